@@ -1,0 +1,38 @@
+"""Who is asking and what they may do: the value that every surface works with after the one check."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+
+import msgspec
+
+SCOPE_READ = "read"
+"""Live quotes, over REST and over the stream."""
+SCOPE_OPERATE = "operate"
+"""What operators do: caches, pools, diagnostics."""
+SCOPES = (SCOPE_READ, SCOPE_OPERATE)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan's limits. ``symbols`` bounds one REST request and the union of one connection's subscriptions."""
+
+    requests_per_minute: int
+    connections: int
+    symbols: int
+    data_types: frozenset[str]
+    priority: int
+    """Higher is served first under load: 0 low, 1 normal, 2 high."""
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that passed the check."""
+
+    key_id: int
+    prefix: str
+    """The key's visible part; it may stand in logs, the key never."""
+    plan: str
+    scopes: frozenset[str]
+    limits: Limits
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    expires: int | None = None
+    """Milliseconds since the epoch."""

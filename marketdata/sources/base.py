@@ -1,0 +1,140 @@
+"""What every source of market data answers, whatever stands behind it.
+
+A source knows its vendor and nothing of Argus: raw records in, the types of ``marketdata.types`` out. Each one passes
+``tests/sources/test_conformance.py``. All methods are synchronous and are called from worker threads; ``close`` and the
+callback of ``subscribe`` may run on other threads than the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from marketdata.types import Bar, Instrument, Parsed, Period
+
+
+class SourceError(Exception):
+    """A source did not answer. ``retryable`` is False where asking again cannot help.
+
+    SourceError
+    +-- SourceUnavailable   down, disconnected or not started (retryable)
+    +-- SourceTimeout       no answer before the deadline (retryable)
+    +-- Unsupported         this source or this terminal's version does not have the function (not retryable)
+    """
+
+    retryable = True
+
+
+class SourceUnavailable(SourceError):
+    """The source is down, disconnected or not started."""
+
+
+class SourceTimeout(SourceError):
+    """No answer came before the deadline."""
+
+
+class Unsupported(SourceError):
+    """The source, or this terminal's version, does not have the function; asking again will not help."""
+
+    retryable = False
+
+
+class Capability(StrEnum):
+    """A function that a source may have. Probed per terminal, never assumed."""
+
+    QUOTES = "quotes"
+    PUSH = "push"
+    BARS = "bars"
+    INSTRUMENTS = "instruments"
+    SECTORS = "sectors"
+    TRADING_DATES = "trading_dates"
+
+
+class State(StrEnum):
+    """Where a source stands."""
+
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+    FINISHED = "finished"
+    """A recording that has come to its end."""
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A source's own word on how it is. ``detail`` is for people; ``time`` is the market's clock in ms, if it has one."""
+
+    state: State
+    detail: str = ""
+    address: str | None = None
+    version: str | None = None
+    time: int | None = None
+    restarts: int = 0
+    dropped: int = 0
+    """Quotes that the source's own bounded queue merged away since it started (newest per symbol wins)."""
+
+
+OnParsed = Callable[[Parsed], None]
+
+
+class Subscription(Protocol):
+    """A running push of quotes."""
+
+    def close(self) -> None:
+        """End the push. Idempotent; no callback runs after it returns."""
+
+
+class Source(Protocol):
+    """A market-data source. Every call that may wait takes ``timeout`` in seconds and raises a ``SourceError``."""
+
+    name: str
+    """What stands in every value's ``source``: ``simulated``, ``replay`` or ``qmt``."""
+
+    def start(self) -> None:
+        """Make ready; returns at once. A source that cannot be reached yet starts all the same and says DOWN."""
+
+    def close(self) -> None:
+        """End everything the source started: threads, processes, subscriptions. Idempotent; within 2 s."""
+
+    def status(self) -> SourceStatus:
+        """How the source is now; never waits."""
+
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do, as found by probing; empty while it is not up."""
+
+    def universe(self, *, timeout: float) -> tuple[str, ...]:
+        """Every symbol that the source quotes, in canonical form and a stable order."""
+
+    def fetch_quotes(self, symbols: Sequence[str] | None = None, *, timeout: float, request_id: str = "") -> Parsed:
+        """The newest quote of each symbol (None: the whole universe). A symbol without one is simply absent."""
+
+    def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> Subscription:
+        """Push quotes as they come: first the current state, then changes, each symbol in order of time.
+
+        ``on_parsed`` may block; what the source does meanwhile is its own stated policy (a replay waits, a terminal
+        merges to the newest per symbol and counts what it merged).
+        """
+
+    def fetch_bars(
+        self,
+        symbols: Sequence[str],
+        period: Period,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        count: int | None = None,
+        timeout: float,
+        request_id: str = "",
+    ) -> dict[str, tuple[Bar, ...]]:
+        """Unadjusted bars with end stamps in [start, end] (ms), the last ``count`` of them if given."""
+
+    def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
+        """What is known of each symbol; unknown symbols are absent."""
+
+    def fetch_sectors(self, *, timeout: float) -> dict[str, tuple[str, ...]]:
+        """Sector name -> its constituents in canonical form."""
+
+    def fetch_trading_dates(self, market: str, *, timeout: float) -> tuple[str, ...]:
+        """ISO dates on which the market trades, as far as the source knows; no guess beyond."""

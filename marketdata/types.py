@@ -1,0 +1,170 @@
+"""The values that Argus deals in: one frozen type per concept, born in a parser and changed nowhere after.
+
+Units, everywhere: prices in the instrument's currency, rounded to its price tick by the parser; ``volume`` in shares
+(stocks, funds), contracts (futures, options) or base units (crypto); ``amount`` in the instrument's currency; times in
+integer milliseconds since the epoch (UTC). A value that is not known is ``None``, never 0.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class DataType(StrEnum):
+    """What a subscriber can ask for on the stream."""
+
+    QUOTE = "quote"
+    PRICE = "price"
+    VOLUME = "volume"
+    ORDERBOOK = "orderbook"
+    STATUS = "status"
+
+
+class TradingStatus(StrEnum):
+    """The phase that an instrument is in (SSE trading rules 2023, 2.4 and 4.3; SZSE trading rules 2023, 2.4 and 4.3)."""
+
+    UNKNOWN = "unknown"
+    PRE_OPEN = "pre_open"
+    OPENING_AUCTION = "opening_auction"
+    CONTINUOUS = "continuous"
+    BREAK = "break"
+    CLOSING_AUCTION = "closing_auction"
+    AFTER_HOURS = "after_hours"
+    CLOSED = "closed"
+    HALTED = "halted"
+    VOLATILITY_HALT = "volatility_halt"
+
+
+class LimitState(StrEnum):
+    """Whether the last price stands at the day's upper or lower limit."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Period(StrEnum):
+    """The length of a bar."""
+
+    M1 = "1m"
+    M5 = "5m"
+    M15 = "15m"
+    M30 = "30m"
+    H1 = "1h"
+    D1 = "1d"
+    W1 = "1w"
+    MON1 = "1mon"
+
+
+Number = int | float
+
+
+class Quote(msgspec.Struct, frozen=True, tag_field="type", tag="quote", kw_only=True):
+    """One snapshot of one instrument, as its exchange published it.
+
+    ``time`` is the exchange's own time. ``volume`` and ``amount`` accumulate over the trading day. The book's lists run
+    from the best level outwards, have the same length on a side, at most ten levels, and no entry for an absent level.
+    """
+
+    symbol: str
+    time: int
+    price: float | None = None
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    prev_close: float | None = None
+    volume: Number | None = None
+    amount: float | None = None
+    trades: int | None = None
+    bid_price: tuple[float, ...] = ()
+    bid_volume: tuple[Number, ...] = ()
+    ask_price: tuple[float, ...] = ()
+    ask_volume: tuple[Number, ...] = ()
+    status: TradingStatus = TradingStatus.UNKNOWN
+    limit_up: float | None = None
+    limit_down: float | None = None
+    open_interest: Number | None = None
+    prev_settlement: float | None = None
+    source: str
+
+    @property
+    def limit(self) -> LimitState | None:
+        """Up or down where the last price stands at the day's limit, else None."""
+        if self.price is None:
+            return None
+        if self.limit_up is not None and self.price >= self.limit_up:
+            return LimitState.UP
+        if self.limit_down is not None and self.price <= self.limit_down:
+            return LimitState.DOWN
+        return None
+
+
+class Bar(msgspec.Struct, frozen=True, tag_field="type", tag="bar", kw_only=True):
+    """One K-line, stamped at its end as QMT does; ``volume`` and ``amount`` are those of the period alone."""
+
+    symbol: str
+    period: Period
+    time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: Number
+    amount: float | None = None
+    prev_close: float | None = None
+    open_interest: Number | None = None
+    suspended: bool = False
+    source: str
+
+
+class Side(StrEnum):
+    """The side that took the liquidity."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+class Trade(msgspec.Struct, frozen=True, tag_field="type", tag="trade", kw_only=True):
+    """One execution. ``index`` is the exchange's own number of it, unique within a day and a channel."""
+
+    symbol: str
+    time: int
+    index: int
+    price: float
+    volume: Number
+    amount: float | None = None
+    side: Side | None = None
+    source: str
+
+
+class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an instrument, as of the source's last word. ``None`` is not known."""
+
+    symbol: str
+    name: str | None = None
+    kind: str | None = None
+    price_tick: float | None = None
+    lot: int | None = None
+    listed: str | None = None
+    """ISO date."""
+    delisted: str | None = None
+    source: str
+
+
+class ParseError(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw record that did not become a value, and why.
+
+    ``reason`` is one of a small fixed set (it labels a metric): see the table in the parser that made it.
+    """
+
+    symbol: str
+    reason: str
+    detail: str = ""
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """What one raw batch became: quotes in the source's order, and the records that were refused."""
+
+    quotes: tuple[Quote, ...] = ()
+    errors: tuple[ParseError, ...] = ()
