@@ -1,0 +1,76 @@
+"""The newest encoded quote of every symbol in this process: what REST joins and what the hub owes to its clients.
+
+Written by the hub alone, as batches arrive; read from any thread (single dict operations only).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from marketdata.batch import Batch
+
+
+@dataclass(slots=True)
+class FeedState:
+    """How far one feed has come here. ``arrived`` is this process's monotonic clock."""
+
+    epoch: int = 0
+    seq: int = 0
+    published: int = 0
+    source: str = ""
+    canary: int | None = None
+    arrived: float = 0.0
+    canary_arrived: float | None = None
+    symbols: set[str] = field(default_factory=set)
+
+
+class LatestStore:
+    """Symbol -> (seq, JSON fragment), and the state of each feed."""
+
+    def __init__(self) -> None:
+        self.fragments: dict[str, bytes] = {}
+        self.feeds: dict[str, FeedState] = {}
+        self.feed_of: dict[str, str] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.fragments.clear()
+        self.feeds.clear()
+        self.feed_of.clear()
+
+    def streams(self) -> dict[str, dict[str, int]]:
+        """Feed -> {epoch, seq}, as clients are told."""
+        return {name: {"epoch": feed.epoch, "seq": feed.seq} for name, feed in self.feeds.items()}
+
+    def age(self, now: float | None = None) -> float | None:
+        """Seconds since the canary of the feed that has been silent longest; None before the first one."""
+        arrivals = [feed.canary_arrived for feed in self.feeds.values()]
+        if not arrivals or any(arrival is None for arrival in arrivals):
+            return None
+        return (time.monotonic() if now is None else now) - min(arrival for arrival in arrivals if arrival is not None)
+
+    def stale(self, after: float, now: float | None = None) -> bool:
+        """Whether a feed has been silent for longer than ``after`` seconds, or none has spoken yet."""
+        age = self.age(now)
+        return age is None or age > after
+
+    def apply(self, batch: Batch, fragments: list[bytes]) -> bool:
+        """Take a batch in. False, and nothing taken, where it is of a fenced-off publisher or has been seen before."""
+        feed = self.feeds.setdefault(batch.feed, FeedState())
+        if (batch.epoch, batch.seq) <= (feed.epoch, feed.seq):
+            return False
+        feed.epoch, feed.seq, feed.published, feed.source = batch.epoch, batch.seq, batch.published, batch.source
+        feed.arrived = time.monotonic()
+        if batch.canary is not None:
+            feed.canary, feed.canary_arrived = batch.canary, feed.arrived
+        if batch.symbols:
+            self.fragments.update(zip(batch.symbols, fragments, strict=True))
+            if not feed.symbols.issuperset(batch.symbols):
+                feed.symbols.update(batch.symbols)
+                self.feed_of.update(dict.fromkeys(batch.symbols, batch.feed))
+        return True
+
+
+store = LatestStore()
+"""This process's store."""
