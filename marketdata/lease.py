@@ -1,0 +1,120 @@
+"""One active publisher per feed: a lease whose token fences off whoever held it before.
+
+The token is the feed's epoch. It is never smaller than the wall clock in milliseconds and always larger than the token
+before it, so a new run of an embedded service and a Redis that lost its data both start above everything clients have seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Protocol
+
+import redis
+
+from argus.config import config
+
+TTL = 5.0
+"""Seconds after which a publisher that has gone silent loses its feed."""
+
+
+class Lease(Protocol):
+    """The right to publish a feed."""
+
+    def hold(self, owner: str) -> int | None:
+        """Take or renew the lease: the token while ``owner`` holds it, None while another does."""
+
+    def release(self, owner: str) -> None:
+        """Give it up at once, so that a standby need not wait for the end of it."""
+
+
+class MemoryLease:
+    """A lease among the publishers of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = ""
+        self._token = 0
+        self._until = 0.0
+
+    def hold(self, owner: str) -> int | None:
+        """See ``Lease``."""
+        with self._lock:
+            now = time.monotonic()
+            if owner != self._owner or now >= self._until:
+                if self._owner and owner != self._owner and now < self._until:
+                    return None
+                self._owner = owner
+                self._token = max(self._token + 1, int(time.time() * 1000))
+            self._until = now + TTL
+            return self._token
+
+    def release(self, owner: str) -> None:
+        """See ``Lease``."""
+        with self._lock:
+            if owner == self._owner:
+                self._until = 0.0
+
+
+_HOLD = """
+local owner = redis.call('HGET', KEYS[1], 'owner')
+local token = tonumber(redis.call('HGET', KEYS[1], 'token') or '0')
+if owner ~= ARGV[1] then
+  if owner then return false end
+  token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, tonumber(ARGV[2]))
+  redis.call('SET', KEYS[2], string.format('%d', token))
+  redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', string.format('%d', token))
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return token
+"""
+_RELEASE = "if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class RedisLease:
+    """A lease among processes. Asked of Redis at most three times per TTL; in between the token is known to be good.
+
+    Where Redis does not answer, the holder keeps its token until the lease's end by its own clock and then stops.
+    """
+
+    def __init__(self, url: str, feed: str) -> None:
+        self._client: Any = redis.Redis.from_url(url, protocol=2, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._hold = self._client.register_script(_HOLD)
+        self._release = self._client.register_script(_RELEASE)
+        self._keys = [f"argus:feed:{feed}:lease", f"argus:feed:{feed}:token"]
+        self._token: int | None = None
+        self._owner = ""
+        self._renew_at = 0.0
+        self._until = 0.0
+
+    def hold(self, owner: str) -> int | None:
+        """See ``Lease``."""
+        now = time.monotonic()
+        if owner == self._owner and now < self._renew_at:
+            return self._token
+        try:
+            token = self._hold(keys=self._keys, args=[owner, int(time.time() * 1000), int(TTL * 1000)])
+        except redis.RedisError:
+            return self._token if owner == self._owner and now < self._until else None
+        self._owner, self._token = owner, None if token is None else int(token)
+        self._renew_at = now + (TTL / 3 if self._token is not None else 0.0)
+        self._until = now + TTL
+        return self._token
+
+    def release(self, owner: str) -> None:
+        """See ``Lease``."""
+        self._owner = ""
+        try:
+            self._release(keys=self._keys, args=[owner])
+        except redis.RedisError:
+            return  # it ends by itself
+
+
+_memory: dict[str, MemoryLease] = {}
+
+
+def lease_of(feed: str) -> Lease:
+    """The lease of a feed, in Redis where there is one."""
+    if config.redis_url:
+        return RedisLease(config.redis_url, feed)
+    return _memory.setdefault(feed, MemoryLease())

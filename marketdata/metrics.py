@@ -1,0 +1,11 @@
+"""What the way from a source to the channel layer counts."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+QUOTES = Counter("argus_feed_quotes_total", "Quotes by what became of them", ["feed", "outcome"])
+PARSE_ERRORS = Counter("argus_parse_errors_total", "Raw records that did not become a quote", ["terminal", "reason"])
+POLLS = Counter("argus_polls_total", "Polls of a terminal by outcome", ["terminal", "outcome"])
+POLL_SECONDS = Histogram("argus_poll_seconds", "How long a poll's call to the source took", ["terminal"])
+PUBLISH_FAILURES = Counter("argus_publish_failures_total", "Messages that the channel layer did not take", ["feed"])
+QUEUE_DEPTH = Gauge("argus_feed_queue_depth", "Parsed batches waiting between a source and its publisher", ["terminal"])
+ACTIVE = Gauge("argus_feed_active", "1 where this process publishes the feed, 0 where it stands by", ["feed", "terminal"])

@@ -1,0 +1,119 @@
+"""From what is new to numbered messages: the epoch, the sequence, the snapshot and what is still owed.
+
+Nothing newer than the last message gets lost: quotes that the channel layer refused, and quotes that came while another
+publisher held the lease, stay owed (newest per symbol, so at most one per symbol) and go out with the next message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from marketdata.batch import Batch, encode, join
+from marketdata.ingest import Group
+from marketdata.lease import Lease
+
+SNAPSHOT_INTERVAL = 1.0
+"""Seconds between two snapshots of a feed, at the least."""
+
+
+class Send(Protocol):
+    """Hands one encoded batch to a feed's group; raises ``PublishError``."""
+
+    def __call__(self, feed: str, blob: bytes) -> None: ...
+
+
+class Publisher:
+    """The publishing end of one terminal's feed. Not thread-safe: one owner."""
+
+    def __init__(
+        self, *, feed: str, source: str, owner: str, lease: Lease, send: Send, save_snapshot: Callable[[str, bytes], None]
+    ) -> None:
+        self.feed = feed
+        self.epoch: int | None = None
+        self.seq = 0
+        self.sent_quotes = 0
+        self._source = source
+        self._owner = owner
+        self._lease = lease
+        self._send = send
+        self._save_snapshot = save_snapshot
+        self._owed: Group = {}
+        self._latest: dict[str, bytes] = {}
+        self._snapshot_seq = 0
+        self._snapshot_at = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether this publisher held the lease at its last message."""
+        return self.epoch is not None
+
+    @property
+    def owed(self) -> int:
+        """How many symbols' newest quotes are not with the channel layer yet."""
+        return len(self._owed)
+
+    def publish(self, groups: Iterable[Group], canary: int | None) -> None:
+        """Send each group as one message; a canary goes out even with no quote. Raises ``PublishError``."""
+        todo = list(groups)
+        token = self._lease.hold(self._owner)
+        if token is None:
+            self.epoch = None
+            for group in todo:
+                self._owed |= group
+            return
+        if token != self.epoch:
+            self.epoch, self.seq, self._snapshot_seq = token, 0, 0
+        if canary is not None and not todo:
+            todo.append({})
+        try:
+            while todo:
+                self._send_one(todo[0], canary if len(todo) == 1 else None)
+                todo.pop(0)
+        finally:
+            for group in todo:
+                self._owed |= group
+        self._keep_snapshot()
+
+    def resign(self) -> None:
+        """Give the feed up, after a last snapshot."""
+        if self.epoch is not None:
+            self._snapshot_at = 0.0
+            self._keep_snapshot()
+            self._lease.release(self._owner)
+            self.epoch = None
+
+    def _send_one(self, group: Group, canary: int | None) -> None:
+        merged = {**self._owed, **group} if self._owed else group
+        # A message that may or may not have gone out uses its number up: receivers see the gap and reload the snapshot.
+        self.seq += 1
+        tail = b',"seq":%d}' % self.seq
+        fragments = {symbol: body[:-1] + tail for symbol, body in merged.items()}
+        self._send(self.feed, self._batch(fragments, canary=canary, snapshot=False))
+        self._owed = {}
+        self._latest |= fragments
+        self.sent_quotes += len(fragments)
+
+    def _batch(self, fragments: dict[str, bytes], *, canary: int | None, snapshot: bool) -> bytes:
+        return encode(
+            Batch(
+                feed=self.feed,
+                epoch=self.epoch or 0,
+                seq=self.seq,
+                published=int(time.time() * 1000),
+                source=self._source,
+                canary=canary,
+                snapshot=snapshot,
+                symbols=list(fragments),
+                body=join(fragments.values()),
+            )
+        )
+
+    def _keep_snapshot(self) -> None:
+        now = time.monotonic()
+        if self.seq == self._snapshot_seq or now - self._snapshot_at < SNAPSHOT_INTERVAL:
+            return
+        self._snapshot_at = now
+        self._save_snapshot(self.feed, self._batch(self._latest, canary=None, snapshot=True))
+        self._snapshot_seq = self.seq

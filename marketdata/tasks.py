@@ -1,0 +1,42 @@
+"""What Celery does for a terminal, on that terminal's own queue: thin shells over its feed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from celery import Task, shared_task
+
+from marketdata import feeds, reference
+from marketdata.sources.base import SourceError
+
+log = structlog.get_logger(__name__)
+
+
+@shared_task(bind=True)
+def poll_quotes(self: Task[Any, Any], terminal: str) -> str:
+    """Poll a terminal once: its quotes where it cannot push, a part of them to reconcile where it can."""
+    feed = feeds.running(terminal)
+    if feed is None:
+        log.warning("poll_without_feed", terminal=terminal)
+        return "no_feed"
+    outcome = feed.poll(request_id=self.request.id or "")
+    if outcome == "ok" and reference.due(feed):
+        refresh_reference.apply_async(args=(terminal,), queue=f"terminal.{terminal}", expires=60)
+    return outcome
+
+
+@shared_task
+def refresh_reference(terminal: str) -> int:
+    """Store the terminal's instruments and sectors in the database; the number of instruments."""
+    feed = feeds.running(terminal)
+    if feed is None or not reference.due(feed):
+        return 0
+    feed.reference_at = time.monotonic()
+    try:
+        return reference.refresh(feed)
+    except SourceError as error:
+        feed.reference_at = None
+        log.warning("reference_failed", terminal=terminal, error=type(error).__name__, detail=str(error))
+        return 0

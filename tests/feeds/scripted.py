@@ -1,0 +1,71 @@
+"""A source whose answers a test scripts: the fake at the edge of the feed's tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from marketdata.sources.base import Capability, OnParsed, SourceStatus, SourceUnavailable, State
+from marketdata.types import Bar, Instrument, Parsed, Period, Quote
+
+
+class ScriptedSource:
+    """Answers what it is told to; ``hold`` keeps a fetch waiting until it is set."""
+
+    name = "scripted"
+
+    def __init__(self, *, push: bool = False) -> None:
+        self.push = push
+        self.state = State.UP
+        self.answer = Parsed()
+        self.hold = threading.Event()
+        self.hold.set()
+        self.fetching = threading.Event()
+        self.asked: list[Sequence[str] | None] = []
+        self.request_ids: list[str] = []
+        self.on_parsed: OnParsed | None = None
+        self.closed = False
+
+    def start(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+        self.hold.set()
+
+    def status(self) -> SourceStatus:
+        return SourceStatus(state=self.state)
+
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({Capability.QUOTES, Capability.PUSH} if self.push else {Capability.QUOTES})
+
+    def universe(self, *, timeout: float) -> tuple[str, ...]:
+        return tuple(quote.symbol for quote in self.answer.quotes)
+
+    def fetch_quotes(self, symbols: Sequence[str] | None = None, *, timeout: float, request_id: str = "") -> Parsed:
+        self.asked.append(symbols)
+        self.request_ids.append(request_id)
+        self.fetching.set()
+        self.hold.wait(timeout)
+        if self.state != State.UP:
+            raise SourceUnavailable("down")
+        return self.answer
+
+    def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> ScriptedSource:
+        self.on_parsed = on_parsed
+        return self
+
+    def fetch_bars(self, symbols: Sequence[str], period: Period, **_: object) -> dict[str, tuple[Bar, ...]]:
+        return {}
+
+    def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
+        return []
+
+    def fetch_sectors(self, *, timeout: float) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def fetch_trading_dates(self, market: str, *, timeout: float) -> tuple[str, ...]:
+        return ()
+
+
+def quote(symbol: str = "600000.SH", time: int = 1, price: float = 10.0, volume: int = 100) -> Quote:
+    return Quote(symbol=symbol, time=time, price=price, volume=volume, source="scripted")
