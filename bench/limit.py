@@ -37,9 +37,8 @@ def write(port: int, connections: int, each: int | None, seconds: float) -> dict
     """Connect, then write every connection its frame, round after round, for so long."""
     bodies = sweep(0)
     everything = frame(list(bodies.values()))
-    frames = [
-        everything if symbols is None else frame([bodies[symbol] for symbol in symbols]) for symbols in choose(connections, each)
-    ]
+    chosen = choose(connections, each)
+    frames = [everything if symbols is None else frame([bodies[symbol] for symbol in symbols]) for symbols in chosen]
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in frames]
     for one in sockets:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
