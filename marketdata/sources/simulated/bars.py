@@ -1,0 +1,139 @@
+"""Bars of the simulated market, made by running an instrument's days again: the very events that its quotes showed.
+
+Minutes run from just after their beginning to their end stamp, the end included; the opening auction stands in the
+minute stamped 09:30, the closing auction in the one stamped 15:00. A minute without a trade has no bar; a day on which
+the instrument was halted has one that says so. Bars that are still forming are not given. A day's bar is stamped 15:00
+and is given once trading is over for the day, after hours included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from itertools import islice
+
+from marketdata.calendar import A_SHARES, day_of, midnight
+from marketdata.sources.simulated.days import HISTORY, trading_day_at, trading_day_before
+from marketdata.sources.simulated.instruments import Listing
+from marketdata.sources.simulated.snapshot import NAME
+from marketdata.sources.simulated.tape import NEVER, SNAPSHOT, Tape
+from marketdata.types import Bar, Period
+
+OPEN, CLOSE = A_SHARES[2].start // 1000, A_SHARES[-1].end // 1000
+"""09:30 and 15:00, in seconds since midnight."""
+
+MINUTE = 60
+
+
+@dataclass(slots=True)
+class Minute:
+    """What has traded up to an end stamp (seconds since midnight). Prices and ``amount`` in 0.01 yuan."""
+
+    end: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int = 0
+    amount: int = 0
+
+
+def _end_of(second: int) -> int:
+    end = -(-second // MINUTE) * MINUTE
+    if second < OPEN:
+        return OPEN
+    # The closing auction's trades are published up to two seconds after 15:00.
+    return CLOSE if CLOSE <= second < CLOSE + SNAPSHOT else end
+
+
+def _minutes(tape: Tape, until: int) -> list[Minute]:
+    """The minutes of a fresh tape's day up to a time of day."""
+    minutes: list[Minute] = []
+    volume = amount = 0
+    while tape.due <= until:
+        tape.run(tape.due)
+        if tape.volume == volume:
+            continue
+        end, price = _end_of(tape.at), tape.price
+        if not minutes or minutes[-1].end != end:
+            minutes.append(Minute(end, price, price, price, price))
+        minute = minutes[-1]
+        minute.high, minute.low, minute.close = max(minute.high, price), min(minute.low, price), price
+        minute.volume += tape.volume - volume
+        minute.amount += tape.amount - amount
+        volume, amount = tape.volume, tape.amount
+    return minutes
+
+
+def _minute_bars(listing: Listing, seed: int, day: date, now: int) -> list[Bar]:
+    tape = Tape(listing, seed, day)
+    until = (now - tape.midnight) // 1000
+    return [
+        Bar(
+            symbol=listing.symbol,
+            period=Period.M1,
+            time=tape.midnight + minute.end * 1000,
+            open=minute.open / 100,
+            high=minute.high / 100,
+            low=minute.low / 100,
+            close=minute.close / 100,
+            volume=minute.volume,
+            amount=minute.amount / 100,
+            source=NAME,
+        )
+        for minute in _minutes(tape, until)
+        # A minute is over once its last snapshot is: the closing auction's comes up to two seconds late.
+        if until >= minute.end + SNAPSHOT - 1
+    ]
+
+
+def _day_bars(listing: Listing, seed: int, day: date, now: int) -> list[Bar]:
+    tape = Tape(listing, seed, day)
+    if now < tape.midnight + listing.phases[-1].end + SNAPSHOT * 1000:
+        return []
+    tape.run(NEVER - 1)
+    flat = tape.frame.prev_close if tape.frame.halted else 0
+    return [
+        Bar(
+            symbol=listing.symbol,
+            period=Period.D1,
+            time=tape.midnight + CLOSE * 1000,
+            open=(tape.opened or flat) / 100,
+            high=(tape.high or flat) / 100,
+            low=(tape.low or flat) / 100,
+            close=(tape.price or flat) / 100,
+            volume=tape.volume,
+            amount=tape.amount / 100,
+            prev_close=tape.frame.prev_close / 100,
+            suspended=tape.frame.halted,
+            source=NAME,
+        )
+    ]
+
+
+MAKERS: dict[Period, Callable[[Listing, int, date, int], list[Bar]]] = {Period.M1: _minute_bars, Period.D1: _day_bars}
+"""The periods of which there are bars."""
+
+
+def series(
+    listing: Listing, seed: int, period: Period, *, now: int, start: int | None, end: int | None, count: int | None
+) -> tuple[Bar, ...]:
+    """The last ``count`` bars with end stamps in [start, end] that were complete at ``now``."""
+    newest_first = (
+        bar
+        for day in _days_backwards(now, start, end)
+        for bar in reversed(MAKERS[period](listing, seed, day, now))
+        if (start is None or bar.time >= start) and (end is None or bar.time <= end)
+    )
+    return tuple(islice(newest_first, count))[::-1]
+
+
+def _days_backwards(now: int, start: int | None, end: int | None) -> Iterator[date]:
+    """Trading days of the history, the last one first, that may hold something of the range."""
+    day = trading_day_at(now)
+    first = HISTORY if start is None else max(HISTORY, day_of(start))
+    while day >= first:
+        if end is None or midnight(day) <= end:
+            yield day
+        day = trading_day_before(day)

@@ -1,0 +1,225 @@
+"""The simulated market as a source: embedded Argus' default, and what tests and benchmarks run on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from marketdata.calendar import CHINA, day_of
+from marketdata.sources.base import (
+    Capability,
+    OnParsed,
+    SourceStatus,
+    SourceTimeout,
+    SourceUnavailable,
+    State,
+    Unsupported,
+)
+from marketdata.sources.simulated import bars
+from marketdata.sources.simulated.clock import Clock, LiveClock, VirtualClock
+from marketdata.sources.simulated.days import HISTORY, trades_on, trading_day_at, trading_day_before
+from marketdata.sources.simulated.instruments import MOST, Listing, listings, sectors
+from marketdata.sources.simulated.market import Interrupted, Market
+from marketdata.sources.simulated.push import CLOSING, Push
+from marketdata.sources.simulated.snapshot import NAME
+from marketdata.symbols import kind
+from marketdata.types import Bar, Instrument, Parsed, Period
+
+MARKETS = ("SH", "SZ", "BJ")
+
+
+class SimulatedSource:
+    """``symbols`` instruments (1 to 5,500) that trade by the A-share rules; ``seed`` makes the market.
+
+    ``clock`` is ``virtual`` (sessions one after the other, whatever the hour, ``speed`` times as fast as real time),
+    ``live`` (the exchanges' own hours) or a clock of the caller's.
+    """
+
+    name = NAME
+
+    def __init__(
+        self, *, symbols: int = MOST, seed: int = 1, clock: Literal["virtual", "live"] | Clock = "virtual", speed: float = 1.0
+    ) -> None:
+        if not 1 <= symbols <= MOST:
+            raise ValueError(f"the simulated market has 1 to {MOST} symbols, not {symbols}")
+        self._listings = listings(symbols)
+        self._seed = seed
+        self._choice = clock
+        self._speed = speed
+        self._clock: Clock | None = None
+        self._market = Market(self._listings, seed)
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._closed = threading.Event()
+        self._opening = threading.Thread(target=self._open, name="simulated-opening", daemon=True)
+        self._pushes: list[Push] = []
+        self._merged = 0
+
+    def start(self) -> None:
+        """Begin; the market's day so far is made in a thread of its own (up to some seconds, late in a live day)."""
+        with self._lock:
+            if self._closed.is_set():
+                raise SourceUnavailable("the simulated market was closed; make a new one")
+            if self._clock is None:
+                self._clock = self._new_clock()
+                self._opening.start()
+
+    def _new_clock(self) -> Clock:
+        if self._choice == "live":
+            return LiveClock()
+        if self._choice == "virtual":
+            return VirtualClock(speed=self._speed)
+        return self._choice
+
+    def _open(self) -> None:
+        assert self._clock is not None
+        try:
+            self._market.at(self._clock.now(), [], self._closed.is_set)
+        except Interrupted:
+            return
+        self._ready.set()
+
+    def close(self) -> None:
+        """End the pushes and everything else. Callbacks that block are waited for ``CLOSING`` seconds together."""
+        with self._lock:
+            self._closed.set()
+            pushes = list(self._pushes)
+        deadline = time.monotonic() + CLOSING
+        for push in pushes:
+            push.end()
+        for push in pushes:
+            push.close(max(0.0, deadline - time.monotonic()))
+        if self._opening.ident is not None:
+            self._opening.join()
+
+    def status(self) -> SourceStatus:
+        """UP once the day so far is made; the detail says when the real calendar has ended."""
+        with self._lock:
+            clock, merged = self._clock, self._merged + sum(push.merged for push in self._pushes)
+        if clock is None or self._closed.is_set():
+            return SourceStatus(state=State.DOWN, dropped=merged)
+        now = clock.now()
+        return SourceStatus(
+            state=State.UP if self._ready.is_set() else State.STARTING,
+            detail="" if day_of(now) <= CHINA.last else f"the exchanges' calendar ends at {CHINA.last}; weekdays are traded",
+            time=now,
+            dropped=merged,
+        )
+
+    def capabilities(self) -> frozenset[Capability]:
+        """Everything, once it is up."""
+        return frozenset(Capability) if self._ready.is_set() and not self._closed.is_set() else frozenset()
+
+    def universe(self, *, timeout: float) -> tuple[str, ...]:
+        """Every symbol, sorted."""
+        self._up(timeout)
+        return tuple(sorted(self._market.index))
+
+    def fetch_quotes(self, symbols: Sequence[str] | None = None, *, timeout: float, request_id: str = "") -> Parsed:
+        """The newest quotes at the clock's time."""
+        deadline = time.monotonic() + timeout
+        clock = self._up(timeout)
+        try:
+            return Parsed(tuple(self._market.at(clock.now(), self._market.positions(symbols), lambda: self._over(deadline))))
+        except Interrupted:
+            raise SourceTimeout(f"the simulated market was not ready within {timeout} s") from None
+
+    def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> Push:
+        """Push quotes; while the callback blocks, what changes is merged to the newest per symbol and counted."""
+        clock = self._up(0)
+        push = Push(self._market, clock, self._market.positions(symbols), on_parsed, self._forget)
+        with self._lock:
+            if self._closed.is_set():
+                raise SourceUnavailable("the simulated market was closed")
+            self._pushes.append(push)
+            push.start()
+        return push
+
+    def _forget(self, push: Push) -> None:
+        with self._lock:
+            if push in self._pushes:
+                self._pushes.remove(push)
+                self._merged += push.merged
+
+    def fetch_bars(
+        self,
+        symbols: Sequence[str],
+        period: Period,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        count: int | None = None,
+        timeout: float,
+        request_id: str = "",
+    ) -> dict[str, tuple[Bar, ...]]:
+        """Bars of 1m and 1d since ``days.HISTORY``; other periods are for whoever builds them from these."""
+        if period not in bars.MAKERS:
+            raise Unsupported(f"the simulated market has bars of {', '.join(bars.MAKERS)}, not {period}")
+        deadline = time.monotonic() + timeout
+        now = self._up(timeout).now()
+        chosen = [self._listings[position] for position in self._market.positions(symbols)]
+        return self._each(
+            chosen,
+            deadline,
+            lambda listing: bars.series(listing, self._seed, period, now=now, start=start, end=end, count=count),
+        )
+
+    def _each(
+        self, chosen: list[Listing], deadline: float, make: Callable[[Listing], tuple[Bar, ...]]
+    ) -> dict[str, tuple[Bar, ...]]:
+        found: dict[str, tuple[Bar, ...]] = {}
+        for listing in chosen:
+            if self._over(deadline):
+                raise SourceTimeout(f"bars of {len(found)} of {len(chosen)} symbols were made before the deadline")
+            if made := make(listing):
+                found[listing.symbol] = made
+        return found
+
+    def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
+        """Name, kind, price tick and the smallest order."""
+        self._up(timeout)
+        chosen = [self._listings[position] for position in self._market.positions(symbols)]
+        return [
+            Instrument(
+                symbol=listing.symbol,
+                name=listing.name,
+                kind=kind(listing.symbol),
+                price_tick=0.01,
+                lot=listing.board.smallest,
+                source=NAME,
+            )
+            for listing in chosen
+        ]
+
+    def fetch_sectors(self, *, timeout: float) -> dict[str, tuple[str, ...]]:
+        """Boards, industries and an index of the 300 most active."""
+        self._up(timeout)
+        return sectors(self._listings)
+
+    def fetch_trading_dates(self, market: str, *, timeout: float) -> tuple[str, ...]:
+        """The days on which the simulated exchanges have traded, and those that the real calendar announces."""
+        now = self._up(timeout).now()
+        if market not in MARKETS:
+            return ()
+        day, dates = max(CHINA.last, trading_day_at(now)), []
+        if not trades_on(day):
+            day = trading_day_before(day)
+        while day >= HISTORY:
+            dates.append(day.isoformat())
+            day = trading_day_before(day)
+        return tuple(reversed(dates))
+
+    def _over(self, deadline: float) -> bool:
+        return time.monotonic() > deadline or self._closed.is_set()
+
+    def _up(self, timeout: float) -> Clock:
+        """The clock, once the market is up."""
+        with self._lock:
+            clock = self._clock
+        if clock is not None and not self._closed.is_set() and not self._ready.wait(timeout):
+            raise SourceTimeout(f"the simulated market was not ready within {timeout} s")
+        if clock is None or self._closed.is_set():
+            raise SourceUnavailable("the simulated market is not running")
+        return clock

@@ -1,0 +1,336 @@
+"""What every source does, whichever stands behind it.
+
+The rules beyond ``marketdata.sources.base``: before ``start`` and after ``close`` a source has no capabilities and its
+calls raise ``SourceUnavailable``; ``start`` of a running source does nothing; a closed source stays closed (``start``
+raises ``SourceUnavailable``: make a new one); an error in a callback is logged and the push goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import marketdata.sources
+from marketdata.sources.base import (
+    Capability,
+    Source,
+    SourceError,
+    SourceTimeout,
+    SourceUnavailable,
+    State,
+    Subscription,
+    Unsupported,
+)
+from marketdata.types import Instrument, Parsed, Period
+from tests.sources.conformance import (
+    PATIENCE,
+    Collector,
+    SourceCase,
+    bar_problems,
+    cases,
+    eventually,
+    in_time,
+    is_canonical,
+    order_problems,
+    quote_problems,
+    running,
+    wait_up,
+)
+
+UNKNOWN = "689999.SH"
+
+
+@pytest.fixture(params=list(cases().values()), ids=list(cases()))
+def case(request: pytest.FixtureRequest) -> Iterator[SourceCase]:
+    with request.param(request) as case:
+        yield case
+
+
+@pytest.fixture
+def source(case: SourceCase) -> Iterator[Source]:
+    source = case.make()
+    source.start()
+    wait_up(source)
+    yield source
+    source.close()
+
+
+def need(source: Source, capability: Capability, call: Callable[[], object]) -> bool:
+    """Whether the source has it. One that has not says so when asked all the same."""
+    if capability in source.capabilities():
+        return True
+    with pytest.raises(Unsupported):
+        call()
+    return False
+
+
+def test_every_source_has_a_case() -> None:
+    packages = {path.parent.name for path in Path(marketdata.sources.__file__).parent.glob("*/source.py")}
+    tested = {path.parent.name for path in Path(__file__).parent.glob("*/case.py")}
+    assert tested == packages
+
+
+class TestLife:
+    def test_before_the_start_it_is_not_up_and_gives_nothing(self, case: SourceCase) -> None:
+        source = case.make()
+        assert source.name == case.name
+        assert source.status().state in (State.STARTING, State.DOWN)
+        assert source.capabilities() == frozenset()
+        with pytest.raises(SourceUnavailable):
+            source.fetch_quotes(timeout=PATIENCE)
+        source.close()
+
+    def test_starting_twice_is_starting_once(self, source: Source) -> None:
+        before = running()
+        source.start()
+        wait_up(source)
+        assert running() == before
+
+    def test_up_it_says_what_it_can_do_and_knows_its_time(self, source: Source) -> None:
+        assert Capability.QUOTES in source.capabilities()
+        assert source.status().dropped == 0
+
+    def test_close_leaves_nothing_running_and_may_be_called_again(self, case: SourceCase) -> None:
+        before = running()
+        source = case.make()
+        source.start()
+        wait_up(source)
+        if Capability.PUSH in source.capabilities():
+            source.subscribe(None, lambda parsed: None)
+        in_time(source.close)
+        source.close()
+        eventually(lambda: running() <= before, what="all threads and processes gone")
+
+    def test_close_without_start_does_nothing(self, case: SourceCase) -> None:
+        source = case.make()
+        source.close()
+        assert source.capabilities() == frozenset()
+
+    def test_a_closed_source_stays_closed(self, source: Source) -> None:
+        source.close()
+        assert source.status().state in (State.DOWN, State.FINISHED)
+        assert source.capabilities() == frozenset()
+        with pytest.raises(SourceUnavailable):
+            source.fetch_quotes(timeout=PATIENCE)
+        with pytest.raises(SourceUnavailable):
+            source.start()
+
+
+class TestQuotes:
+    def test_the_universe_is_canonical_and_stable(self, source: Source) -> None:
+        universe = source.universe(timeout=PATIENCE)
+        assert universe
+        assert len(set(universe)) == len(universe)
+        assert all(map(is_canonical, universe))
+        assert source.universe(timeout=PATIENCE) == universe
+
+    def test_every_quote_obeys_the_invariants(self, case: SourceCase, source: Source) -> None:
+        universe = set(source.universe(timeout=PATIENCE))
+        seen: set[str] = set()
+
+        def poll() -> None:
+            parsed = source.fetch_quotes(timeout=PATIENCE)
+            symbols = [quote.symbol for quote in parsed.quotes]
+            assert len(set(symbols)) == len(symbols)
+            assert universe.issuperset(symbols)
+            assert {quote.source for quote in parsed.quotes} <= {source.name}
+            assert [(quote, problems) for quote in parsed.quotes if (problems := quote_problems(quote))] == []
+            seen.update(symbols)
+
+        def poll_on() -> None:
+            case.advance()
+            poll()
+
+        poll()
+        eventually(lambda: seen.issuperset(case.symbols), poll_on)
+
+    def test_chosen_symbols_come_and_unknown_ones_are_absent(self, case: SourceCase, source: Source) -> None:
+        chosen = case.symbols[0]
+
+        def symbols() -> list[str]:
+            return [quote.symbol for quote in source.fetch_quotes([UNKNOWN, chosen], timeout=PATIENCE).quotes]
+
+        assert set(symbols()) <= {chosen}
+        eventually(lambda: symbols() == [chosen], case.advance)
+
+    def test_nothing_asked_is_nothing_given(self, source: Source) -> None:
+        assert source.fetch_quotes([], timeout=PATIENCE) == Parsed()
+
+    def test_a_deadline_that_has_passed_is_a_timeout_or_a_quick_answer(self, source: Source) -> None:
+        outcome = in_time(lambda: source.fetch_quotes(timeout=1e-6))
+        assert isinstance(outcome, Parsed | SourceTimeout)
+
+    def test_polled_quotes_come_in_order(self, case: SourceCase, source: Source) -> None:
+        polled = Collector()
+
+        def poll() -> None:
+            case.advance()
+            polled(source.fetch_quotes(timeout=PATIENCE))
+
+        eventually(lambda: changed(polled), poll)
+        assert problems_of(polled) == {}
+
+
+class TestPush:
+    def test_the_current_state_comes_first_and_then_changes_in_order(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe(None, Collector())):
+            return
+        current = {quote.symbol: quote for quote in source.fetch_quotes(timeout=PATIENCE).quotes}
+        pushed = Collector()
+        subscription = source.subscribe(None, pushed)
+        eventually(lambda: pushed.quotes.keys() >= current.keys(), what="the current state")
+        assert all(pushed.quotes[symbol][0].time >= quote.time for symbol, quote in current.items())
+        eventually(lambda: changed(pushed), case.advance)
+        subscription.close()
+        assert problems_of(pushed) == {}
+        quotes = [quote for series in pushed.quotes.values() for quote in series]
+        assert [(quote, problems) for quote in quotes if (problems := quote_problems(quote))] == []
+
+    def test_only_what_was_asked_is_pushed(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe([], Collector())):
+            return
+        chosen, pushed = case.symbols[0], Collector()
+        source.subscribe([UNKNOWN, chosen], pushed)
+        eventually(lambda: len(pushed.quotes[chosen]) > 1, case.advance)
+        assert {symbol for symbol, series in pushed.quotes.items() if series} == {chosen}
+
+    def test_two_pushes_do_not_take_from_each_other(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe(None, Collector())):
+            return
+        chosen, one, two = case.symbols[0], Collector(), Collector()
+        source.subscribe([chosen], one)
+        source.subscribe(None, two)
+        eventually(lambda: len(one.quotes[chosen]) > 1 and len(two.quotes[chosen]) > 1, case.advance)
+
+    def test_an_error_in_the_callback_is_logged_and_the_push_goes_on(
+        self, case: SourceCase, source: Source, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe(None, Collector())):
+            return
+        pushed = Collector()
+
+        def fails_once(parsed: Parsed) -> None:
+            pushed(parsed)
+            if pushed.deliveries == 1:
+                raise RuntimeError("a subscriber's own mistake")
+
+        source.subscribe(None, fails_once)
+        eventually(lambda: pushed.deliveries > 1, case.advance)
+        assert [record for record in caplog.records if record.exc_info and record.levelname == "ERROR"]
+        assert source.status().state in (State.UP, State.FINISHED)
+
+    def test_no_callback_runs_after_its_subscription_was_closed(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe(None, Collector())):
+            return
+        ended, other = Collector(), Collector()
+        subscription = source.subscribe(None, ended)
+        source.subscribe(None, other)
+        eventually(lambda: ended.deliveries and other.deliveries, case.advance)
+        subscription.close()
+        subscription.close()
+        deliveries, others = ended.deliveries, other.deliveries
+        eventually(lambda: other.deliveries > others, case.advance)
+        assert ended.deliveries == deliveries
+
+    def test_a_subscription_may_be_closed_by_its_own_callback(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe(None, Collector())):
+            return
+        ended, other = Collector(), Collector()
+        subscriptions: list[Subscription] = []
+
+        def close_at_once(parsed: Parsed) -> None:
+            ended(parsed)
+            if subscriptions:
+                subscriptions[0].close()
+
+        subscriptions.append(source.subscribe(None, close_at_once))
+        source.subscribe(None, other)
+        eventually(lambda: ended.deliveries and other.deliveries, case.advance)
+        eventually(lambda: other.deliveries > 2, case.advance)
+        assert ended.deliveries <= 2
+
+    def test_no_callback_runs_after_the_source_was_closed(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.PUSH, lambda: source.subscribe(None, Collector())):
+            return
+        pushed = Collector()
+        source.subscribe(None, pushed)
+        eventually(lambda: pushed.deliveries, case.advance)
+        in_time(source.close)
+        deliveries = pushed.deliveries
+        case.advance()
+        with pytest.raises(SourceError):
+            source.subscribe(None, pushed)
+        assert pushed.deliveries == deliveries
+
+
+class TestBars:
+    def test_bars_obey_the_invariants(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.BARS, lambda: source.fetch_bars(case.symbols, Period.M1, timeout=PATIENCE)):
+            return
+        for period in case.periods:
+            bars = source.fetch_bars([UNKNOWN, *case.symbols], period, count=300, timeout=PATIENCE)
+            assert set(bars) <= set(case.symbols)
+            for symbol, series in bars.items():
+                assert 0 < len(series) <= 300
+                assert {(bar.symbol, bar.period, bar.source) for bar in series} == {(symbol, period, source.name)}
+                assert all(earlier.time < later.time for earlier, later in pairwise(series))
+                assert [(bar, problems) for bar in series if (problems := bar_problems(bar))] == []
+
+    def test_a_range_and_a_count_cut_the_same_series(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.BARS, lambda: source.fetch_bars(case.symbols, Period.M1, timeout=PATIENCE)):
+            return
+        symbol = case.symbols[0]
+        for period in case.periods:
+            series = source.fetch_bars([symbol], period, count=10, timeout=PATIENCE)[symbol]
+            first, last = series[0].time, series[-2].time
+            cut = source.fetch_bars([symbol], period, start=first, end=last, timeout=PATIENCE)[symbol]
+            assert cut == series[:-1]
+            assert source.fetch_bars([symbol], period, start=first, end=last, count=2, timeout=PATIENCE)[symbol] == cut[-2:]
+
+    def test_periods_without_bars_are_unsupported(self, case: SourceCase, source: Source) -> None:
+        for period in set(Period) - set(case.periods):
+            with pytest.raises(Unsupported):
+                source.fetch_bars(case.symbols, period, count=1, timeout=PATIENCE)
+
+
+class TestReference:
+    def test_instruments_are_those_that_were_asked_and_are_known(self, case: SourceCase, source: Source) -> None:
+        def fetch() -> list[Instrument]:
+            return list(source.fetch_instruments([UNKNOWN, *case.symbols], timeout=PATIENCE))
+
+        if not need(source, Capability.INSTRUMENTS, fetch):
+            return
+        instruments = fetch()
+        assert {instrument.symbol for instrument in instruments} == set(case.symbols)
+        assert {instrument.source for instrument in instruments} == {source.name}
+        assert all(instrument.price_tick is None or instrument.price_tick > 0 for instrument in instruments)
+        assert all(instrument.lot is None or instrument.lot > 0 for instrument in instruments)
+
+    def test_sectors_hold_canonical_symbols_once(self, source: Source) -> None:
+        if not need(source, Capability.SECTORS, lambda: source.fetch_sectors(timeout=PATIENCE)):
+            return
+        sectors = source.fetch_sectors(timeout=PATIENCE)
+        assert sectors
+        assert all(sectors)
+        for constituents in sectors.values():
+            assert len(set(constituents)) == len(constituents)
+            assert all(map(is_canonical, constituents))
+
+    def test_trading_dates_are_iso_and_ascend(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADING_DATES, lambda: source.fetch_trading_dates(case.market, timeout=PATIENCE)):
+            return
+        dates = source.fetch_trading_dates(case.market, timeout=PATIENCE)
+        assert dates
+        assert all(len(date) == 10 and earlier < date for earlier, date in pairwise(("", *dates)))
+
+
+def changed(collector: Collector) -> bool:
+    """Whether something has moved since the first look."""
+    return any(len(set(series)) > 1 for series in collector.quotes.values())
+
+
+def problems_of(collector: Collector) -> dict[str, list[str]]:
+    return {symbol: problems for symbol, series in collector.quotes.items() if (problems := order_problems(series))}
