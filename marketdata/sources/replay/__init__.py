@@ -1,0 +1,1 @@
+"""Recorded sessions as a source: a reader per file format, one timeline, one clock."""
