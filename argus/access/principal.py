@@ -11,6 +11,8 @@ SCOPE_READ = "read"
 SCOPE_OPERATE = "operate"
 """What operators do: caches, pools, diagnostics."""
 SCOPES = (SCOPE_READ, SCOPE_OPERATE)
+DATA_TYPES = ("quote", "price", "volume", "orderbook", "status")
+"""What a plan may include: the values of ``marketdata.types.DataType``, which stands above this room; a test compares them."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

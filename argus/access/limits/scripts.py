@@ -1,0 +1,120 @@
+"""The limiter's steps in Redis, and the connections on which they run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool as AsyncBlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+DEADLINE = 1.0
+"""Seconds that a step may take; then Redis counts as away."""
+BATCH = 256
+"""Spendings in one script."""
+PENDING = 10_000
+"""Spendings that may wait for Redis; one beyond them fails at once."""
+
+# KEYS: a budget per spending. ARGV: the window in ms, then cost and limit of each. Time stands still within a script.
+SPEND = """
+local answer = {}
+for i, key in ipairs(KEYS) do
+  local cost, limit = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  local used, left = 0, redis.call('PTTL', key)
+  if left > 0 then used = tonumber(redis.call('GET', key)) else left = 0 end
+  local allowed = cost == 0 or used + cost <= limit
+  if allowed and cost > 0 then
+    used = used + cost
+    if left > 0 then
+      redis.call('INCRBY', key, cost)
+    else
+      left = tonumber(ARGV[1])
+      redis.call('SET', key, used, 'PX', left)
+    end
+  end
+  answer[i] = {allowed and 1 or 0, used, left}
+end
+return answer
+"""
+# KEYS: the leases of a key. ARGV: the lease in ms, the connection, the limit.
+OPEN = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+# KEYS: the leases that each connection belongs to. ARGV: the lease in ms, then the connections.
+RENEW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i, key in ipairs(KEYS) do
+  redis.call('ZADD', key, now + ARGV[1], ARGV[i + 1])
+  redis.call('PEXPIRE', key, ARGV[1])
+end
+return #KEYS
+"""
+
+# Nothing is tried twice: a spending whose answer was lost may have been counted.
+_OPTIONS: dict[str, Any] = {
+    "protocol": 2,
+    "timeout": DEADLINE,
+    "max_connections": 16,
+    "socket_timeout": DEADLINE,
+    "socket_connect_timeout": DEADLINE,
+}
+
+
+def connect(url: str) -> Redis:
+    """A client for threads."""
+    return Redis.from_pool(BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **_OPTIONS))
+
+
+class LoopRedis:
+    """The scripts on one event loop. Spendings that come while one is under way go together in the next."""
+
+    def __init__(self, url: str, window_ms: int) -> None:
+        pool = AsyncBlockingConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_OPTIONS)
+        self.client = AsyncRedis.from_pool(pool)
+        self.open = self.client.register_script(OPEN)
+        self.renew = self.client.register_script(RENEW)
+        self._spend = self.client.register_script(SPEND)
+        self._window_ms = window_ms
+        self._pending: list[tuple[str, int, int, asyncio.Future[list[int]]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def spend(self, key: str, cost: int, limit: int) -> list[int]:
+        """The script's answer to this spending."""
+        if len(self._pending) >= PENDING:
+            raise RedisError("too many spendings wait for Redis")
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._pending.append((key, cost, limit, future))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+        return await future
+
+    async def _send(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
+            args = [self._window_ms]
+            for _, cost, limit, _ in batch:
+                args += (cost, limit)
+            try:
+                answers = await self._spend(keys=[key for key, _, _, _ in batch], args=args)
+            except RedisError as error:
+                # The rest would wait as long only to fail as well.
+                batch, self._pending = batch + self._pending, []
+                for _, _, _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                return
+            for (_, _, _, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
