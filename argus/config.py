@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from argus.access.address import parse_network
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,12 +32,20 @@ class Config(BaseSettings):
     data_dir: Path = Field(ROOT / "var", description="Where the database, logs and the secret key live.")
     secret_key: str = Field("", description="Django's secret key; empty: made at first start and kept in the data directory.")
     debug: bool = Field(False, description="Django's debug pages. Never in production.")
-    allowed_hosts: Words = Field(("localhost", "127.0.0.1", "[::1]"), description="Host names that are served, separated by commas.")
-    trusted_proxies: Words = Field((), description="Addresses or networks whose X-Forwarded-For is believed, separated by commas.")
+    allowed_hosts: Words = Field(
+        ("localhost", "127.0.0.1", "[::1]"), description="Host names that are served, separated by commas."
+    )
+    trusted_proxies: Words = Field(
+        (), description="Addresses or networks whose X-Forwarded-For is believed, separated by commas."
+    )
     csrf_origins: Words = Field((), description="Origins (https://...) from which the admin's forms are accepted.")
 
-    database_url: str = Field("", alias="DATABASE_URL", description="PostgreSQL or SQLite URL; empty: SQLite in the data directory.")
-    redis_url: str = Field("", alias="REDIS_URL", description="Redis for channel layer, broker, limits and cache; empty: all in this process.")
+    database_url: str = Field(
+        "", alias="DATABASE_URL", description="PostgreSQL or SQLite URL; empty: SQLite in the data directory."
+    )
+    redis_url: str = Field(
+        "", alias="REDIS_URL", description="Redis for channel layer, broker, limits and cache; empty: all in this process."
+    )
 
     source: Literal["simulated", "replay", "qmt"] = Field("simulated", description="Where the quotes come from.")
     terminals: Words = Field(
@@ -56,11 +66,18 @@ class Config(BaseSettings):
     heartbeat_interval: float = Field(30.0, gt=0, description="Seconds between two heartbeats on a connection.")
     auth_timeout: float = Field(10.0, gt=0, description="Seconds a connection may take to send its key.")
     send_timeout: float = Field(5.0, gt=0, description="Seconds after which a client that does not read is cut off.")
-    max_message_size: int = Field(64 * 1024, ge=1024, description="The largest message that a client may send, in bytes.")
+    max_message_size: int = Field(
+        256 * 1024, ge=1024, description="The largest message that a client may send, in bytes; 10,000 symbols take 120 KB."
+    )
     stale_after: float = Field(10.0, gt=0, description="Seconds without a word from the source after which data is called stale.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The lowest level that is logged.")
     log_file: bool = Field(True, description="Also log to a rotating file in the data directory.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_network(text)) for text in value)
 
     @field_validator("terminals")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import override
 
@@ -27,7 +28,7 @@ class Problem(NamedTuple):
 BAD_JSON = Problem(400, "bad_json", 400, None, False, _("The message is not a JSON object."))
 NOT_AUTHENTICATED = Problem(401, "not_authenticated", 401, 4101, False, _("An API key is required."))
 KEY_INVALID = Problem(402, "key_invalid", 401, 4102, False, _("The API key is not known."))
-FORBIDDEN = Problem(403, "forbidden", 403, None, False, _("The key does not have the scope that this needs."))
+FORBIDDEN = Problem(403, "forbidden", 403, 4103, False, _("The key does not have the scope that this needs."))
 DATA_TYPE_NOT_ALLOWED = Problem(404, "data_type_not_allowed", 403, None, False, _("The plan does not include this data type."))
 SYMBOL_LIMIT = Problem(405, "symbol_limit", 403, None, False, _("More symbols than the plan allows."))
 CONNECTION_LIMIT = Problem(406, "connection_limit", 429, 4106, False, _("More connections than the plan allows."))
@@ -47,12 +48,22 @@ NOT_SUPPORTED = Problem(419, "not_supported", 501, None, False, _("This is not s
 SUBSCRIPTION_LIMIT = Problem(420, "subscription_limit", 403, None, False, _("More subscriptions than a connection may have."))
 UNKNOWN_SYMBOL = Problem(421, "unknown_symbol", 404, None, False, _("The symbol is not known."))
 INVALID_SYMBOL = Problem(422, "invalid_symbol", 400, None, False, _("The symbol cannot be read."))
-AMBIGUOUS_SYMBOL = Problem(423, "ambiguous_symbol", 400, None, False, _("The code exists on more than one exchange; add the exchange."))
+AMBIGUOUS_SYMBOL = Problem(
+    423, "ambiguous_symbol", 400, None, False, _("The code exists on more than one exchange; add the exchange.")
+)
 UNKNOWN_SECTOR = Problem(424, "unknown_sector", 404, None, False, _("The sector or market is not known."))
+SUBPROTOCOL_NOT_SUPPORTED = Problem(
+    425, "subprotocol_not_supported", 400, 4125, False, _("None of the subprotocols that the client offers is supported.")
+)
+KEY_IN_URL = Problem(426, "key_in_url", 400, 4126, False, _("A key must not stand in a URL; send it in a header or a message."))
+TICKET_INVALID = Problem(427, "ticket_invalid", 401, 4127, False, _("The ticket is not known, has been used or has expired."))
 RATE_LIMITED = Problem(429, "rate_limited", 429, None, True, _("More requests than the plan allows; try again later."))
 NOT_FOUND = Problem(430, "not_found", 404, None, False, _("There is nothing at this address."))
 METHOD_NOT_ALLOWED = Problem(431, "method_not_allowed", 405, None, False, _("The method is not allowed here."))
 NOT_ACCEPTABLE = Problem(432, "not_acceptable", 406, None, False, _("None of the accepted formats is available."))
+UNSUPPORTED_MEDIA_TYPE = Problem(
+    433, "unsupported_media_type", 415, None, False, _("The content type of the request is not read here.")
+)
 INTERNAL = Problem(500, "internal", 500, 1011, True, _("Something went wrong on our side; it is logged with this request id."))
 NOT_READY = Problem(503, "not_ready", 503, None, True, _("The service is not ready yet; try again shortly."))
 SOURCE_UNAVAILABLE = Problem(504, "source_unavailable", 503, None, True, _("The source of the data does not answer."))
@@ -71,7 +82,7 @@ class ArgusError(Exception):
     ``params`` are machine-readable additions (``parameter``, ``limit``, ``retry_after`` in seconds, ...).
     """
 
-    def __init__(self, problem: Problem, detail: str = "", **params: Any) -> None:
+    def __init__(self, problem: Problem, detail: str | Promise = "", **params: Any) -> None:
         super().__init__(detail or problem.name)
         self.problem = problem
         self.detail = detail
@@ -80,7 +91,7 @@ class ArgusError(Exception):
     @property
     def message(self) -> str:
         """The sentence for people: the detail if there is one, else the table's message in the active language."""
-        return self.detail or str(self.problem.message)
+        return str(self.detail or self.problem.message)
 
     def document(self, request_id: str) -> dict[str, Any]:
         """The RFC 9457 problem document."""
@@ -97,7 +108,7 @@ class ArgusError(Exception):
             **self.params,
         }
 
-    def reply(self, request_id: str | None) -> dict[str, Any]:
+    def reply(self, request_id: str | int | None) -> dict[str, Any]:
         """The stream's ``error`` message, which is always in English (a client is a program)."""
         problem = self.problem
         with override("en"):

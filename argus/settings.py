@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import dj_database_url
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
@@ -70,6 +74,7 @@ SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
 }
+DATABASES: dict[str, Any]
 if config.database_url:
     DATABASES = {"default": dj_database_url.parse(config.database_url, conn_max_age=60, conn_health_checks=True)}
 else:
@@ -81,6 +86,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # channels_redis: pub/sub, because the core layer drops the newest message when a queue is full, which is wrong for
 # quotes. Protocol 2, because redis-py formats every RESP3 push for a debug line; no socket timeout, because it would
 # cut idle subscribers off.
+CACHES: dict[str, Any]
 if config.redis_url:
     CHANNEL_LAYERS = {
         "default": {
@@ -91,7 +97,14 @@ if config.redis_url:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": config.redis_url}}
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10_000}}}
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "argus"}}
+    # 300 entries, the default, would let a burst of stream tickets evict a feed's snapshot.
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "LOCATION": "argus",
+            "OPTIONS": {"MAX_ENTRIES": 10_000},
+        }
+    }
 
 LANGUAGE_CODE = "zh-hans"
 LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
@@ -102,7 +115,6 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [ROOT / "static"]
-STATIC_ROOT = config.data_dir / "static"
 WHITENOISE_USE_FINDERS = True
 
 X_FRAME_OPTIONS = "SAMEORIGIN"
@@ -123,9 +135,12 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Argus",
     "DESCRIPTION": "Market data from QMT terminals, for everything else.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_AUTHENTICATION": [],
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "marketdata.api.schema.add_components",
+    ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
@@ -133,12 +148,13 @@ UNFOLD = {
     "SITE_TITLE": "Argus",
     "SITE_HEADER": "Argus",
     "SITE_URL": reverse_lazy("admin:index"),
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("favicon.svg")}],
     "SHOW_LANGUAGES": True,
     "DASHBOARD_CALLBACK": "monitoring.overview.dashboard",
 }
 
 CELERY_TIMEZONE = TIME_ZONE
-CELERY_BROKER_URL = config.redis_url or "memory://"
+CELERY_BROKER_URL = config.redis_url or "memory://localhost"
 CELERY_RESULT_BACKEND = config.redis_url or "cache+memory://"
 # memory:// looks for work once a second unless told otherwise.
 CELERY_BROKER_TRANSPORT_OPTIONS = {} if config.redis_url else {"polling_interval": 0.05}
@@ -147,8 +163,16 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "argus"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_POOL = "threads"
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
+# One line for a request, not two, and none for a poll that went well: at one a second these would be most of the log.
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_CELERY_DEFAULT_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_CELERY_TASK_FAILURE_LOG_LEVEL = logging.ERROR
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+# argus.requestid has put the id there, its own or a caller's that it has checked.
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True
 
 LOGGING_CONFIG = "argus.logging.configure"
 LOGGING = logging_config(config)
