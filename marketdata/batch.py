@@ -52,3 +52,8 @@ def decode(blob: bytes) -> Batch:
 def join(fragments: Iterable[bytes]) -> bytes:
     """The body of a batch."""
     return b"\n".join(fragments)
+
+
+def seq_of(fragment: bytes) -> int:
+    """The ``seq`` that a fragment ends with: that of the message which last changed it."""
+    return int(fragment[fragment.rindex(b":") + 1 : -1])

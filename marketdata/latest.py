@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from marketdata.batch import Batch
+from marketdata.batch import Batch, seq_of
 
 
 @dataclass(slots=True)
 class FeedState:
-    """How far one feed has come here. ``arrived`` is this process's monotonic clock."""
+    """How far one feed has come here. ``arrived`` is this process's monotonic clock, ``quotes`` how many came in all."""
 
     epoch: int = 0
     seq: int = 0
@@ -22,7 +22,9 @@ class FeedState:
     canary: int | None = None
     arrived: float = 0.0
     canary_arrived: float | None = None
+    quotes: int = 0
     symbols: set[str] = field(default_factory=set)
+    inherited: set[str] = field(default_factory=set)
 
 
 class LatestStore:
@@ -60,16 +62,44 @@ class LatestStore:
         feed = self.feeds.setdefault(batch.feed, FeedState())
         if (batch.epoch, batch.seq) <= (feed.epoch, feed.seq):
             return False
-        feed.epoch, feed.seq, feed.published, feed.source = batch.epoch, batch.seq, batch.published, batch.source
-        feed.arrived = time.monotonic()
+        self._advance(feed, batch)
         if batch.canary is not None:
             feed.canary, feed.canary_arrived = batch.canary, feed.arrived
         if batch.symbols:
+            feed.quotes += len(batch.symbols)
             self.fragments.update(zip(batch.symbols, fragments, strict=True))
-            if not feed.symbols.issuperset(batch.symbols):
-                feed.symbols.update(batch.symbols)
-                self.feed_of.update(dict.fromkeys(batch.symbols, batch.feed))
+            self._own(feed, batch.feed, batch.symbols)
         return True
+
+    def restore(self, batch: Batch, fragments: list[bytes]) -> list[str]:
+        """Take a feed's snapshot in: of each symbol only what is newer than what is here. The symbols that changed."""
+        feed = self.feeds.setdefault(batch.feed, FeedState())
+        if batch.epoch < feed.epoch:
+            return []
+        if (batch.epoch, batch.seq) > (feed.epoch, feed.seq):
+            self._advance(feed, batch)
+        changed = []
+        for symbol, fragment in zip(batch.symbols, fragments, strict=True):
+            here = self.fragments.get(symbol)
+            if here is None or symbol in feed.inherited or seq_of(fragment) > seq_of(here):
+                self.fragments[symbol] = fragment
+                changed.append(symbol)
+        self._own(feed, batch.feed, batch.symbols)
+        return changed
+
+    @staticmethod
+    def _advance(feed: FeedState, batch: Batch) -> None:
+        if batch.epoch != feed.epoch:
+            feed.inherited = set(feed.symbols)
+        feed.epoch, feed.seq, feed.published, feed.source = batch.epoch, batch.seq, batch.published, batch.source
+        feed.arrived = time.monotonic()
+
+    def _own(self, feed: FeedState, name: str, symbols: list[str]) -> None:
+        if feed.inherited:
+            feed.inherited.difference_update(symbols)
+        if not feed.symbols.issuperset(symbols):
+            feed.symbols.update(symbols)
+            self.feed_of.update(dict.fromkeys(symbols, name))
 
 
 store = LatestStore()

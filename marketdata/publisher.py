@@ -28,7 +28,14 @@ class Publisher:
     """The publishing end of one terminal's feed. Not thread-safe: one owner."""
 
     def __init__(
-        self, *, feed: str, source: str, owner: str, lease: Lease, send: Send, save_snapshot: Callable[[str, bytes], None]
+        self,
+        *,
+        feed: str,
+        source: str,
+        owner: str,
+        lease: Lease,
+        send: Send,
+        save_snapshot: Callable[[str, bytes], None],
     ) -> None:
         self.feed = feed
         self.epoch: int | None = None
@@ -107,7 +114,7 @@ class Publisher:
                 snapshot=snapshot,
                 symbols=list(fragments),
                 body=join(fragments.values()),
-            )
+            ),
         )
 
     def _keep_snapshot(self) -> None:

@@ -33,7 +33,7 @@ def refresh(feed: Feed) -> int:
     can = source.capabilities()
     sectors = source.fetch_sectors(timeout=TIMEOUT) if Capability.SECTORS in can else {}
     bare = [Instrument(symbol=symbol, source=source.name) for symbol in symbols]
-    universe.save_reference(source=source.name, instruments=bare, sectors=sectors)
+    universe.save_reference(source=source.name, instruments=bare, sectors=sectors, complete=True)
     if Capability.INSTRUMENTS in can:
         try:
             detailed = list(source.fetch_instruments(symbols, timeout=TIMEOUT))

@@ -8,6 +8,8 @@ from typing import Any
 import structlog
 from celery import Task, shared_task
 
+from argus import requestid
+from argus.celery import queue_of
 from marketdata import feeds, reference
 from marketdata.sources.base import SourceError
 
@@ -21,9 +23,13 @@ def poll_quotes(self: Task[Any, Any], terminal: str) -> str:
     if feed is None:
         log.warning("poll_without_feed", terminal=terminal)
         return "no_feed"
-    outcome = feed.poll(request_id=self.request.id or "")
+    request_id = requestid.current()
+    outcome = feed.poll(request_id=request_id)
+    if request_id != self.request.id:
+        # Somebody asked for it; the schedule's polls, one a second, are in the metrics.
+        log.info("polled_on_request", terminal=terminal, outcome=outcome)
     if outcome == "ok" and reference.due(feed):
-        refresh_reference.apply_async(args=(terminal,), queue=f"terminal.{terminal}", expires=60)
+        refresh_reference.apply_async(args=(terminal,), queue=queue_of(terminal), expires=60)
     return outcome
 
 

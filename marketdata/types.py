@@ -44,6 +44,17 @@ class LimitState(StrEnum):
     DOWN = "down"
 
 
+def limit_state(price: float | None, limit_up: float | None, limit_down: float | None) -> LimitState | None:
+    """Up or down where the price stands at the day's limit, else None."""
+    if price is None:
+        return None
+    if limit_up is not None and price >= limit_up:
+        return LimitState.UP
+    if limit_down is not None and price <= limit_down:
+        return LimitState.DOWN
+    return None
+
+
 class Period(StrEnum):
     """The length of a bar."""
 
@@ -91,13 +102,7 @@ class Quote(msgspec.Struct, frozen=True, tag_field="type", tag="quote", kw_only=
     @property
     def limit(self) -> LimitState | None:
         """Up or down where the last price stands at the day's limit, else None."""
-        if self.price is None:
-            return None
-        if self.limit_up is not None and self.price >= self.limit_up:
-            return LimitState.UP
-        if self.limit_down is not None and self.price <= self.limit_down:
-            return LimitState.DOWN
-        return None
+        return limit_state(self.price, self.limit_up, self.limit_down)
 
 
 class Bar(msgspec.Struct, frozen=True, tag_field="type", tag="bar", kw_only=True):

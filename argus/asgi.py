@@ -1,0 +1,69 @@
+"""The one ASGI application: request ids outermost, then each kind of request to the room that answers it.
+
+What must be fast or must answer without a database stands ahead of Django.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "argus.settings")
+
+import structlog
+from django.core.asgi import get_asgi_application
+
+django_application: Any = get_asgi_application()
+
+from argus.requestid import Application, Receive, RequestIds, Scope, Send
+from marketdata.api import route
+from monitoring.health import health
+from monitoring.metrics import metrics
+from streaming import routing, runtime
+from streaming.servers import daphne
+
+daphne.install()
+
+log = structlog.get_logger(__name__)
+
+ROUTES: dict[str, Application] = {
+    "/health": health,
+    "/health/live": health,
+    "/health/ready": health,
+    "/metrics": metrics,
+    **route.ROUTES,
+}
+"""Path -> who answers it ahead of Django."""
+
+
+async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+    """Hand one scope to whoever answers it."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    # Not all servers have a lifespan (Daphne has none); when the runtime is started this costs nothing.
+    await runtime.ensure_started()
+    if scope["type"] == "websocket":
+        await routing.application(scope, receive, send)
+    elif plain := ROUTES.get(scope["path"]):
+        await plain(scope, receive, send)
+    else:
+        await django_application(scope, receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    await receive()
+    try:
+        await runtime.ensure_started()
+    except Exception as error:
+        # The server ends the process on this message; it is the last that is heard of the error.
+        log.exception("start_failed")
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await runtime.stop()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+application = RequestIds(dispatch)

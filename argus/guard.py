@@ -1,0 +1,45 @@
+"""The guard of the plain ASGI routes: the access check, the quota and the edge that turns errors into problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from argus.access.check import authenticate, client_address, key_of, require
+from argus.access.limits import quota
+from argus.access.principal import Principal
+from argus.errors import INTERNAL, NOT_AUTHENTICATED, ArgusError
+from argus.http import answer, answer_problem, headers_of, quota_headers, require_get
+from argus.requestid import Application, Receive, Scope, Send
+
+log = structlog.get_logger(__name__)
+
+Respond = Callable[[Scope, Principal], bytes]
+"""The body for a caller who has been let in. Synchronous and quick; raises ``ArgusError``."""
+
+
+def guarded(needs: str, content_type: str, respond: Respond) -> Application:
+    """An ASGI application that answers GET and HEAD for keys with the scope ``needs``, at one request of their quota."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        headers: list[tuple[str, str]] = []
+        try:
+            require_get(scope)
+            key = key_of(headers_of(scope))
+            if key is None:
+                raise ArgusError(NOT_AUTHENTICATED)
+            principal = await authenticate(key, client_address(scope))
+            headers = quota_headers(*await quota().spend(principal))
+            require(principal, needs)
+            body = respond(scope, principal)
+        except ArgusError as error:
+            await answer_problem(scope, send, error, headers)
+        except Exception:
+            # The edge of the process for these paths, as Django's handler is for the others.
+            log.exception("request_failed", path=scope["path"])
+            await answer_problem(scope, send, ArgusError(INTERNAL), headers)
+        else:
+            await answer(scope, send, 200, body, content_type, headers)
+
+    return application

@@ -1,0 +1,96 @@
+"""Plain ASGI answers: what the routes ahead of Django read from a scope and send back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+from django.conf import settings
+from django.utils.translation import get_supported_language_variant, override
+from django.utils.translation.trans_real import parse_accept_lang_header
+
+from argus import requestid
+from argus.errors import INVALID_ARGUMENT, METHOD_NOT_ALLOWED, ArgusError
+from argus.requestid import Scope, Send
+
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+TEXT = "text/plain; charset=utf-8"
+MAX_PARAMETERS = 20
+
+Headers = Iterable[tuple[str, str]]
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The request's headers, names in lower case; of a repeated one the last."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def query_of(scope: Scope) -> dict[str, list[str]]:
+    """The query's parameters."""
+    try:
+        return parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError as error:
+        raise ArgusError(INVALID_ARGUMENT, f"The query cannot be read: {error}.") from None
+
+
+def require_get(scope: Scope) -> None:
+    """Refuse what is neither GET nor HEAD."""
+    if scope["method"] not in ("GET", "HEAD"):
+        raise ArgusError(METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here; use GET.")
+
+
+async def answer(scope: Scope, send: Send, status: int, body: bytes, content_type: str, headers: Headers = ()) -> None:
+    """Send a whole answer; to HEAD without its body."""
+    fields = [
+        ("content-type", content_type),
+        ("content-length", str(len(body))),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        *headers,
+    ]
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def answer_json(scope: Scope, send: Send, status: int, value: Any, headers: Headers = ()) -> None:
+    """Send a value as JSON."""
+    await answer(scope, send, status, msgspec.json.encode(value), JSON, headers)
+
+
+async def answer_problem(scope: Scope, send: Send, error: ArgusError, headers: Headers = ()) -> None:
+    """Send an error as an RFC 9457 problem document, in the language that the caller accepts."""
+    with override(_language(headers_of(scope).get("accept-language", ""))):
+        body = msgspec.json.encode(error.document(requestid.current()))
+    await answer(scope, send, error.problem.status, body, PROBLEM, [*headers, *problem_headers(error)])
+
+
+def quota_headers(limit: int, remaining: int, reset_seconds: int) -> list[tuple[str, str]]:
+    """What is left of the caller's requests of this minute (names as in draft-ietf-httpapi-ratelimit-headers-03)."""
+    return [("ratelimit-limit", str(limit)), ("ratelimit-remaining", str(remaining)), ("ratelimit-reset", str(reset_seconds))]
+
+
+def problem_headers(error: ArgusError) -> list[tuple[str, str]]:
+    """The headers that HTTP asks for beside certain problems."""
+    fields = []
+    if "remaining" in error.params:
+        fields += quota_headers(error.params["limit"], error.params["remaining"], error.params["retry_after"])
+    if "retry_after" in error.params:
+        fields.append(("retry-after", str(max(1, error.params["retry_after"]))))
+    if error.problem.status == 401:
+        fields.append(("www-authenticate", 'Bearer realm="argus"'))
+    if error.problem is METHOD_NOT_ALLOWED:
+        fields.append(("allow", "GET, HEAD"))
+    return fields
+
+
+def _language(accept: str) -> str:
+    for language, _ in parse_accept_lang_header(accept):
+        try:
+            return get_supported_language_variant(language)
+        except LookupError:
+            continue
+    return settings.LANGUAGE_CODE

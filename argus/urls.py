@@ -1,0 +1,26 @@
+"""The addresses that Django answers; ``argus.asgi`` has those ahead of it."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from argus import docs
+from monitoring import overview
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/overview.json", admin.site.admin_view(overview.figures), name="overview-figures"),
+    path("admin/", admin.site.urls),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("", include("marketdata.api.urls")),
+    path("", include("streaming.urls")),
+    path("api/schema", docs.Schema.as_view(), name="schema"),
+    path("api/docs", docs.Page.as_view(), name="docs"),
+]
+
+handler400 = "argus.pages.bad_request"
+handler403 = "argus.pages.forbidden"
+handler404 = "argus.pages.not_found"
+handler500 = "argus.pages.internal"

@@ -1,0 +1,88 @@
+"""The body of an answer with latest quotes: stored fragments joined, never decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+
+from marketdata.latest import LatestStore
+from marketdata.universe import Rejected
+
+BEIJING = timezone(timedelta(hours=8))
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A word of the request that stands for nothing, as the stream's ``rejected`` has it."""
+
+    symbol: str
+    code: int
+    name: str
+    reason: str
+
+
+class About(msgspec.Struct, frozen=True):
+    """What stands beside the quotes."""
+
+    streams: dict[str, dict[str, int]]
+    source: str | None
+    as_of: str | None
+    """When the source last answered (ISO 8601, +08:00); with several feeds that of the one silent longest."""
+    stale: bool
+    missing: list[str]
+    """Symbols that are known and have no quote yet."""
+    rejected: list[Refused]
+    request_id: str
+
+
+def body(
+    store: LatestStore,
+    symbols: Iterable[str] | None,
+    *,
+    rejected: Sequence[Rejected] = (),
+    expected: Iterable[str] = (),
+    stale_after: float,
+    request_id: str,
+) -> bytes:
+    """The JSON answer: the newest quote of each symbol that has one, in the order asked.
+
+    ``symbols`` None: every symbol of the store; ``expected`` are then those that ``missing`` is about. The streams'
+    positions are read first: a quote may be newer than they say, never older.
+    """
+    streams = store.streams()
+    fragments = store.fragments
+    if symbols is None:
+        found = list(fragments.values())
+        missing = [symbol for symbol in expected if symbol not in fragments]
+    else:
+        found, missing = [], []
+        for symbol in symbols:
+            fragment = fragments.get(symbol)
+            if fragment is None:
+                missing.append(symbol)
+            else:
+                found.append(fragment)
+    about = About(
+        streams=streams,
+        source=",".join(sorted({feed.source for feed in store.feeds.values()})) or None,
+        as_of=_as_of(store),
+        stale=store.stale(stale_after),
+        missing=missing,
+        rejected=refusals(rejected),
+        request_id=request_id,
+    )
+    return b'{"data":[%s],%s' % (b",".join(found), msgspec.json.encode(about)[1:])
+
+
+def refusals(rejected: Iterable[Rejected]) -> list[Refused]:
+    """Rejected words as clients see them."""
+    return [Refused(item.word[:80], item.problem.code, item.problem.name, item.reason) for item in rejected]
+
+
+def _as_of(store: LatestStore) -> str | None:
+    canaries = [feed.canary for feed in store.feeds.values()]
+    known = [canary for canary in canaries if canary is not None]
+    if not known or len(known) < len(canaries):
+        return None
+    return datetime.fromtimestamp(min(known) / 1000, UTC).astimezone(BEIJING).isoformat(timespec="milliseconds")

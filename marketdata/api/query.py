@@ -1,0 +1,91 @@
+"""From a request's parameters to an answer under the caller's plan: the same for the plain route and the DRF views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from argus.access.check import require_data_types, require_symbols
+from argus.access.principal import Principal
+from argus.config import config
+from argus.errors import INVALID_ARGUMENT, ArgusError
+from marketdata import universe
+from marketdata.api import latest
+from marketdata.latest import store
+from marketdata.types import DataType
+from marketdata.universe import EVERYTHING, Rejected, Resolution
+
+Query = Mapping[str, Sequence[str]]
+Answer = Callable[[Query, Principal, str], bytes]
+"""Parameters, caller and request id -> the JSON body. Raises ``ArgusError``."""
+
+QUOTES = frozenset({DataType.QUOTE})
+
+
+def latest_quotes(query: Query, principal: Principal, request_id: str) -> bytes:
+    """The newest quotes of ``symbols``: words are taken as on the stream, those that stand for nothing are named."""
+    require_data_types(principal, QUOTES)
+    _refuse_others(query, {"symbols"})
+    words = _words(query, "symbols")
+    if not words:
+        raise ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbols=000001.SZ,600000.SH", parameter="symbols")
+    require_symbols(principal, len(words))
+    resolution = universe.resolve(words, universe.current())
+    _refuse_if_nothing(resolution, "symbols")
+    require_symbols(principal, len(resolution.symbols))
+    return _body(resolution.symbols, resolution, request_id)
+
+
+def full_market(query: Query, principal: Principal, request_id: str) -> bytes:
+    """The newest quotes of whole markets, or of everything; the plan's limit of symbols holds as for ``*`` on the stream."""
+    require_data_types(principal, QUOTES)
+    _refuse_others(query, {"market"})
+    known = universe.current()
+    if not known.symbols:
+        known = universe.Universe(symbols=tuple(sorted(store.fragments)))
+    words = [f"market:{name}" for name in _words(query, "market")] or [EVERYTHING]
+    resolution = universe.resolve(words, known)
+    _refuse_if_nothing(resolution, "market")
+    if resolution.everything:
+        require_symbols(principal, max(len(resolution.symbols), len(store.fragments)))
+        return _body(None, resolution, request_id)
+    require_symbols(principal, len(resolution.symbols))
+    return _body(resolution.symbols, resolution, request_id)
+
+
+def _body(symbols: Sequence[str] | None, resolution: Resolution, request_id: str) -> bytes:
+    return latest.body(
+        store,
+        symbols,
+        rejected=resolution.rejected,
+        expected=resolution.symbols,
+        stale_after=config.stale_after,
+        request_id=request_id,
+    )
+
+
+def _words(query: Query, parameter: str) -> list[str]:
+    given = (word.strip() for value in query.get(parameter, ()) for word in value.split(","))
+    return list(dict.fromkeys(word for word in given if word))
+
+
+def _refuse_others(query: Query, known: set[str]) -> None:
+    """A misspelt parameter is an error: silence would answer another question than was asked."""
+    for parameter in query:
+        if parameter not in known:
+            detail = f"There is no parameter {parameter[:40]!r} here; there is {', '.join(sorted(known))}."
+            raise ArgusError(INVALID_ARGUMENT, detail, parameter=parameter[:40])
+
+
+def _refuse_if_nothing(resolution: Resolution, parameter: str) -> None:
+    if resolution.symbols or resolution.everything or not resolution.rejected:
+        return
+    first: Rejected = resolution.rejected[0]
+    more = f" and {len(resolution.rejected) - 1} more" if len(resolution.rejected) > 1 else ""
+    raise ArgusError(
+        first.problem,
+        f"{first.word[:80]!r}: {first.reason}{more}.",
+        parameter=parameter,
+        rejected=msgspec.to_builtins(latest.refusals(resolution.rejected)),
+    )

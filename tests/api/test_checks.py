@@ -1,0 +1,37 @@
+"""Django's system checks name what is set up in a way that will hurt."""
+
+from __future__ import annotations
+
+import pytest
+
+from argus import checks
+from argus.config import Config
+
+
+def ids(monkeypatch: pytest.MonkeyPatch, **settings: object) -> list[str]:
+    monkeypatch.setattr(checks, "config", Config(**settings))  # type: ignore[arg-type]
+    found = (check(None) for check in (checks.debug_in_public, checks.any_host, checks.any_proxy, checks.redis_answers))
+    return [str(message.id) for messages in found for message in messages]
+
+
+def test_the_defaults_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(monkeypatch) == []
+    assert ids(monkeypatch, debug=True) == []
+
+
+def test_debug_pages_in_public_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(monkeypatch, debug=True, allowed_hosts="argus.example.org") == ["argus.W001"]
+
+
+def test_every_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(monkeypatch, allowed_hosts="*") == ["argus.W002"]
+
+
+def test_believing_every_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(monkeypatch, trusted_proxies="10.0.0.1,192.168.0.0/16") == []
+    assert ids(monkeypatch, trusted_proxies="0.0.0.0/0") == ["argus.W003"]
+
+
+def test_a_redis_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    assert ids(monkeypatch, redis_url=redis_url) == []
+    assert ids(monkeypatch, redis_url="redis://127.0.0.1:9/0") == ["argus.W004"]
