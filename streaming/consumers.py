@@ -1,0 +1,255 @@
+"""The WebSocket consumer: a thin shell that feeds a ``Session`` and carries out its effects.
+
+There is no check of the browser's Origin, on purpose: a connection carries no cookie or other ambient authority, the key
+travels in a header or a message that a foreign page does not have. Messages of a connection are handled one after the
+other, and nothing is read from the transport while one is being handled, so that a flood waits in the client's own
+buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import structlog
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+
+from argus import requestid
+from argus.access import check, limits
+from argus.access.principal import SCOPE_READ, Principal
+from argus.config import config
+from argus.errors import DEADLINE, INTERNAL, KEY_IN_URL, NOT_READY, SUBPROTOCOL_NOT_SUPPORTED, UNKNOWN_SECTOR, ArgusError
+from marketdata import universe
+from streaming import runtime, tickets
+from streaming.connection import Connection
+from streaming.protocol import SUBPROTOCOLS, AnyAction, Ping, QuotaView, Unreadable, parse, quota_view
+from streaming.session import Authenticate, Close, Cover, Effect, Reply, Session
+from streaming.subscriptions import count
+from streaming.wire import wire_for
+
+log = structlog.get_logger(__name__)
+
+KEY_PARAMETERS = frozenset({"key", "api_key", "apikey", "token", "access_token", "auth", "authorization"})
+"""Query parameters that look like a key in a URL, where it would end up in histories and logs."""
+ADMISSION_DEADLINE = 5.0
+"""Seconds for the check of a key and the count of connections."""
+LEAVE_DEADLINE = 2.0
+"""Seconds for giving a connection back; a process that fails in it gives it back by its lease's end."""
+
+
+def now() -> int:
+    """The clock that clients are told, in ms."""
+    return time.time_ns() // 1_000_000
+
+
+def resolve(words: Sequence[str]) -> universe.Resolution:
+    """What words stand for in this process's universe; before it is known, a group is not unknown but not ready."""
+    known = universe.current()
+    resolution = universe.resolve(words, known)
+    if not known.symbols and any(rejected.problem is UNKNOWN_SECTOR for rejected in resolution.rejected):
+        raise ArgusError(NOT_READY, "The source has not told its instruments yet; try again shortly.", retry_after=1)
+    return resolution
+
+
+async def _by_ticket(ticket: str, address: str | None) -> Principal:
+    key = await tickets.redeem(ticket)
+    return await check.authenticate_digest(key.prefix, key.digest, address)
+
+
+class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
+    """One connection at ``/ws`` or ``/ws/market_data``."""
+
+    # A process has one channel in the layer, the hub's; consumers have none.
+    channel_layer_alias = None
+
+    def __init__(self) -> None:
+        self.session = Session(resolve, now)
+        self.connection: Connection | None = None
+        self.counted: Principal | None = None
+        self.auth_timer: asyncio.TimerHandle | None = None
+        self.closing = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection; whatever way it ends, nothing of it stays behind."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._leave()
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """As Channels does, without its look at the database's connections: a message touches no ORM."""
+        handler = {
+            "websocket.connect": self._connect,
+            "websocket.receive": self._receive,
+            "websocket.disconnect": self._disconnect,
+        }[message["type"]]
+        await handler(message)
+
+    async def _connect(self, message: dict[str, Any]) -> None:
+        self.hub = (await runtime.ensure_started()).hub
+        offered = self.scope["subprotocols"]
+        chosen = next((name for name in SUBPROTOCOLS if name in offered), None)
+        try:
+            await self.send({"type": "websocket.accept", "subprotocol": chosen})
+        except OSError:
+            # Servers differ in how they say it: the client has gone before its handshake was answered.
+            raise StopConsumer from None
+        self.connection = self._attach()
+        try:
+            if offered and chosen is None:
+                raise ArgusError(SUBPROTOCOL_NOT_SUPPORTED, f"Supported: {', '.join(SUBPROTOCOLS)}.", supported=SUBPROTOCOLS)
+            quota = await self._admit_at_connect()
+        except ArgusError as error:
+            self._perform(self.session.refuse(error, id=None))
+        except Exception:
+            log.exception("connect_failed")
+            self._perform(self.session.refuse(ArgusError(INTERNAL), id=None))
+        else:
+            self._greet(self.connection, quota)
+
+    def _greet(self, connection: Connection, quota: QuotaView | None) -> None:
+        if self.counted is None:
+            self.auth_timer = asyncio.get_running_loop().call_later(config.auth_timeout, self._auth_timed_out)
+        self._perform(
+            self.session.connected(
+                self.counted,
+                connection_id=connection.id,
+                streams=self.hub.store.streams(),
+                heartbeat_interval=config.heartbeat_interval,
+                quota=quota,
+            )
+        )
+
+    def _attach(self) -> Connection:
+        connection = Connection(
+            requestid.connection_id(self.scope),
+            None,
+            wire_for(self.scope, self.base_send),
+            check.client_address(self.scope),
+        )
+        connection.on_principal = self._principal_changed
+        connection.on_universe = self._universe_changed
+        self.hub.attach(connection)
+        return connection
+
+    async def _receive(self, message: dict[str, Any]) -> None:
+        if self.closing:
+            return
+        text = message.get("text")
+        action = parse(message["bytes"] if text is None else text)
+        with requestid.request_scope(None if action.id is None else str(action.id)) as request_id:
+            try:
+                await self._answer(action)
+            except ArgusError as error:
+                self._perform(self.session.reject(error, id=action.id))
+            except Exception:
+                # The edge: a fault of ours ends this connection, retryably, and no other.
+                log.exception("message_failed")
+                self._perform(self.session.refuse(ArgusError(INTERNAL, request_id=request_id), id=action.id))
+
+    async def _answer(self, action: AnyAction | Unreadable) -> None:
+        principal = self.session.principal
+        if principal is not None and not isinstance(action, Ping):
+            await limits.quota().spend(principal)
+        for effect in self.session.handle(action):
+            if isinstance(effect, Authenticate):
+                await self._authenticate(effect)
+            else:
+                self._perform([effect])
+
+    async def _disconnect(self, message: dict[str, Any]) -> None:
+        raise StopConsumer
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        assert self.connection is not None
+        for effect in effects:
+            if isinstance(effect, Reply):
+                self.connection.send(effect.message)
+            elif isinstance(effect, Cover):
+                self.connection.symbols = count(self.session.book)
+                self.hub.cover(self.connection, effect.selections)
+            elif isinstance(effect, Close):
+                self.closing = True
+                self.connection.close(effect.problem)
+
+    async def _authenticate(self, effect: Authenticate) -> None:
+        self._stop_timer()
+        try:
+            quota = await self._admit(lambda address: check.authenticate(effect.key, address))
+        except ArgusError as error:
+            self._perform(self.session.refuse(error, id=effect.id))
+        else:
+            assert self.counted is not None
+            self._perform(self.session.accept(self.counted, id=effect.id, quota=quota))
+
+    async def _admit_at_connect(self) -> QuotaView | None:
+        """Let in who shows a key in a header, or a ticket. None where neither is there."""
+        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+        if any(name.lower() in KEY_PARAMETERS for name in query):
+            raise ArgusError(KEY_IN_URL)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+        if key := check.key_of(headers):
+            return await self._admit(lambda address: check.authenticate(key, address))
+        if shown := query.get("ticket"):
+            return await self._admit(lambda address: _by_ticket(shown[0], address))
+        return None
+
+    async def _admit(self, authenticate: Callable[[str | None], Awaitable[Principal]]) -> QuotaView:
+        """Check the key, count the connection, and say what is left of the quota."""
+        assert self.connection is not None
+        try:
+            async with asyncio.timeout(ADMISSION_DEADLINE):
+                principal = await authenticate(self.connection.address)
+                check.require(principal, SCOPE_READ)
+                # Set before anything else is awaited, so that a revocation from now on finds the connection; counted
+                # before the answer is known, so that a lost answer is given back as well.
+                self.connection.principal = self.counted = principal
+                await limits.quota().open_connection(principal, self.connection.id)
+                quota = await limits.quota().spend(principal, cost=0)
+        except TimeoutError:
+            raise ArgusError(DEADLINE, "The key could not be checked in time; try again.") from None
+        log.info("stream_opened", prefix=principal.prefix, plan=principal.plan)
+        return quota_view(quota)
+
+    def _principal_changed(self, principal: Principal) -> None:
+        """The key or its plan was edited; its addresses and scopes may be others now."""
+        assert self.connection is not None
+        try:
+            check.admit(principal, self.connection.address)
+            check.require(principal, SCOPE_READ)
+        except ArgusError as error:
+            self._perform(self.session.refuse(error, id=None))
+            return
+        self.connection.principal = self.counted = principal
+        if self.session.principal is not None:
+            self._perform(self.session.principal_changed(principal))
+
+    def _universe_changed(self) -> None:
+        self._perform(self.session.universe_changed())
+
+    def _auth_timed_out(self) -> None:
+        self._perform(self.session.timed_out())
+
+    def _stop_timer(self) -> None:
+        if self.auth_timer is not None:
+            self.auth_timer.cancel()
+            self.auth_timer = None
+
+    async def _leave(self) -> None:
+        self._stop_timer()
+        if self.connection is None:
+            return
+        self.hub.detach(self.connection)
+        self.connection.on_principal = self.connection.on_universe = None
+        if self.counted is None:
+            return
+        log.info("stream_closed", prefix=self.counted.prefix)
+        try:
+            async with asyncio.timeout(LEAVE_DEADLINE):
+                await limits.quota().close_connection(self.counted, self.connection.id)
+        except (TimeoutError, OSError, ArgusError):
+            log.warning("connection_not_given_back", prefix=self.counted.prefix)

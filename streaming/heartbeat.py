@@ -1,0 +1,45 @@
+"""Heartbeats for all connections from one task, spread over the interval so that they do not come in one burst."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from argus.config import config
+from streaming.hub import Hub
+from streaming.protocol import Heartbeat, encode
+
+MAX_STEP = 1.0
+"""Seconds between two groups of connections at most; in a shorter interval there are four groups."""
+
+
+class Heartbeats:
+    """One message to every connection in each interval. A connection keeps its place in the round by its id."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._groups = max(4, round(config.heartbeat_interval / MAX_STEP))
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        step = config.heartbeat_interval / self._groups
+        group = 0
+        while True:
+            await asyncio.sleep(step)
+            self.beat(group)
+            group = (group + 1) % self._groups
+
+    def beat(self, group: int) -> None:
+        """Send it to one group: the newest of what each feed has brought, and whether the source has gone silent.
+
+        A client that is behind gets none, as it would tell of data that is still to come; nor does one that has not been
+        greeted yet.
+        """
+        store = self._hub.store
+        message: bytes | None = None
+        for connection in self._hub.connections.values():
+            if hash(connection.id) % self._groups == group and connection.frames and connection.behind_since is None:
+                if message is None:
+                    now = time.time_ns() // 1_000_000
+                    message = encode(Heartbeat(server_time=now, streams=store.streams(), stale=store.stale(config.stale_after)))
+                connection.send(message)

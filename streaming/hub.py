@@ -1,0 +1,294 @@
+"""The fan-out: batches in, one frame per view out, never waiting for anybody."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from bisect import insort
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+import structlog
+
+from argus.access.principal import Principal
+from argus.config import config
+from argus.errors import SLOW_CLIENT
+from marketdata.batch import Batch, decode
+from marketdata.latest import LatestStore
+from marketdata.types import DataType
+from streaming.connection import Connection
+from streaming.coverage import Changes, Coverage, Symbols, cover, merged
+from streaming.frame import Frame
+from streaming.metrics import Counters, collector
+from streaming.newest import TAIL, Newest
+from streaming.protocol import data_head
+from streaming.selection import Frequency, Selection
+from streaming.views import Index, Table, View, view_key
+
+log = structlog.get_logger(__name__)
+
+MERGE_AFTER = 2.0
+"""Seconds of lag from which on messages are merged instead of sent one by one."""
+MERGED_INTERVAL = 0.25
+"""Seconds between two sends while messages are merged."""
+LAG_WINDOW = 64
+"""Messages among which the quickest one says what a message takes when there is no lag (the clocks may differ)."""
+PHASES = 0.618034
+"""The golden ratio spreads the ticks of any number of views evenly."""
+
+
+class Hub:
+    """One per event loop; every method is synchronous and is called on that loop, ``tick`` some 20 times a second.
+
+    ``on_gap(feed, epoch, seq)`` is called when everything up to ``seq`` is needed and some of it has not come.
+    """
+
+    def __init__(self, store: LatestStore, on_gap: Callable[[str, int, int], None] | None = None) -> None:
+        self.store = store
+        self.newest = Newest(store)
+        self.connections: dict[str, Connection] = {}
+        self.behind: dict[Connection, None] = {}
+        self.counters = Counters()
+        self.on_gap = on_gap
+        self._views: dict[object, View] = {}
+        self._realtime: list[View] = []
+        self._index = Index()
+        self._slow_index = Index()
+        self._due: list[tuple[float, int, View]] = []
+        self._made = 0
+        self._merged: dict[str, set[str]] = {}
+        self._merged_at = 0.0
+        self._offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LAG_WINDOW))
+        collector.watch(self.counters)
+
+    def attach(self, connection: Connection) -> None:
+        """Take a client in; it receives heartbeats from now on, and data once it covers something."""
+        self.connections[connection.id] = connection
+        connection.home = self
+        self.counters.connections = len(self.connections)
+        connection.drain()
+
+    def detach(self, connection: Connection) -> None:
+        """Forget a client. Idempotent."""
+        if self.connections.get(connection.id) is not connection:
+            return
+        self._leave_views(connection)
+        del self.connections[connection.id]
+        self.behind.pop(connection, None)
+        self.counters.connections = len(self.connections)
+
+    def slow(self, connection: Connection) -> None:
+        """A client was cut off because it does not read."""
+        self.counters.slow += 1
+        log.warning(SLOW_CLIENT.name, connection=connection.id, frames=connection.frames, bytes=connection.bytes)
+
+    def cover(self, connection: Connection, selections: Mapping[str, Selection]) -> None:
+        """Replace what a client receives; what is newly covered is sent as a snapshot, after all that was sent before."""
+        if connection.closed or connection.id not in self.connections:
+            return
+        parts = cover(selections.values())
+        before = _covered(view.coverage for view in connection.views)
+        after = _covered(parts.values())
+        self._note_status(after[DataType.STATUS])
+        waiting = [view.changed for view in connection.views if view.changed]
+        self._leave_views(connection)
+        connection.views = [self._join(connection, frequency, coverage) for frequency, coverage in parts.items()]
+        outbox = connection.outbox
+        outbox.restrict(after)
+        # What waited for the tick of a view that the client has left is owed now: another view's tick may be far away.
+        for changed in waiting:
+            for data_type, symbols in changed.items():
+                if covered := after[data_type]:
+                    outbox.owe(data_type, covered.among(symbols))
+        for data_type, covered in after.items():
+            if covered is not None and (new := self._newly(covered, before[data_type])):
+                outbox.owe(data_type, new, snapshot=True)
+        connection.drain()
+
+    def receive(self, blob: bytes) -> None:
+        """Take one batch from the channel layer and send everybody what they cover of it."""
+        started = time.perf_counter()
+        counters = self.counters
+        read = self._read(blob)
+        if read is None:
+            return
+        batch, fragments = read
+        known = self.store.feeds.get(batch.feed)
+        before = (known.epoch, known.seq) if known else (0, 0)
+        if not self.store.apply(batch, fragments):
+            counters.refused += 1
+            return
+        counters.batches += 1
+        self._look_for_gap(batch, before)
+        if batch.symbols:
+            lag = self._lag(batch)
+            if lag > MERGE_AFTER or (batch.feed in self._merged and lag > MERGE_AFTER / 4):
+                counters.lagged += 1
+                self._merged.setdefault(batch.feed, set()).update(batch.symbols)
+            else:
+                self._send_merged(batch.feed)
+                everything = len(batch.symbols) == len(self.store.fragments)
+                table = self.store.fragments if everything else dict(zip(batch.symbols, fragments, strict=True))
+                self._fan_out(batch.feed, table, batch.symbols)
+            counters.fan_out.add(time.perf_counter() - started)
+            counters.age.add(max(0.0, time.time() - batch.published / 1000))
+
+    def restore(self, blob: bytes) -> tuple[int, int]:
+        """Take in a feed's snapshot; what is newer in it is sent to whoever covers it. Its epoch and seq."""
+        read = self._read(blob)
+        if read is None:
+            return (0, 0)
+        batch, fragments = read
+        changed = self.store.restore(batch, fragments)
+        if changed:
+            quotes = self.store.fragments
+            self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, changed)
+        return (batch.epoch, batch.seq)
+
+    def tick(self, now: float) -> None:
+        """What time brings about: the ticks of slower views, merged messages, clients that do not read. ``now``: monotonic."""
+        if self._merged and now - self._merged_at >= MERGED_INTERVAL:
+            self._merged_at = now
+            for feed in list(self._merged):
+                self._send_merged(feed)
+        while self._due and self._due[0][0] <= now:
+            due, number, view = heapq.heappop(self._due)
+            if view.receivers:
+                self._send_tick(view)
+                period = view.frequency.seconds
+                heapq.heappush(self._due, (due + period * ((now - due) // period + 1), number, view))
+        for connection in list(self.behind):
+            if connection.stalled(now) >= config.send_timeout:
+                connection.cut_off()
+        self.counters.behind = len(self.behind)
+
+    def of_key(self, key_id: int) -> list[Connection]:
+        """The connections of one API key."""
+        return [c for c in self.connections.values() if c.principal is not None and c.principal.key_id == key_id]
+
+    def _read(self, blob: bytes) -> tuple[Batch, list[bytes]] | None:
+        try:
+            batch = decode(blob)
+            fragments = batch.fragments()
+            if len(fragments) != len(batch.symbols):
+                raise msgspec.ValidationError(f"{len(batch.symbols)} symbols, {len(fragments)} fragments")
+        except msgspec.MsgspecError as error:
+            self.counters.refused += 1
+            log.error("batch_unreadable", size=len(blob), error=str(error))
+            return None
+        return batch, fragments
+
+    def _look_for_gap(self, batch: Batch, before: tuple[int, int]) -> None:
+        expected = before[1] + 1 if batch.epoch == before[0] else 1
+        if batch.seq > expected:
+            self.counters.gaps += 1
+            if self.on_gap is not None:
+                self.on_gap(batch.feed, batch.epoch, batch.seq - 1)
+
+    def _lag(self, batch: Batch) -> float:
+        offset = time.time() - batch.published / 1000
+        offsets = self._offsets[batch.feed]
+        offsets.append(offset)
+        self.counters.lag = offset - min(offsets)
+        return self.counters.lag
+
+    def _fan_out(self, feed: str, quotes: Table, symbols: Iterable[str]) -> None:
+        tables = {DataType.QUOTE: quotes}
+        for data_type in DataType:
+            if data_type is not DataType.QUOTE:
+                wanted = {*self._index.wanted(data_type, symbols), *self._slow_index.wanted(data_type, symbols)}
+                if wanted and (table := self.newest.facets.table(data_type, wanted)):
+                    tables[data_type] = table
+        changes = Changes({data_type: list(table) for data_type, table in tables.items()})
+        state = self.store.feeds[feed]
+        head = data_head(feed, state.epoch, state.seq)
+        # A sweep looks at every view, a small message at the views of its symbols (measured: even at half of all symbols).
+        if 2 * len(quotes) >= self._index.size():
+            for view in self._realtime:
+                if pieces := view.pick(tables):
+                    self._send(view, Frame(head, b",".join(pieces), TAIL, len(pieces), changes, view.coverage))
+        else:
+            found = self._index.match(tables)
+            for view in sorted(found, key=_by_priority):
+                pieces = found[view]
+                self._send(view, Frame(head, b",".join(pieces), TAIL, len(pieces), changes, view.coverage))
+        for view in self._slow_index.touched(tables):
+            view.note(tables)
+
+    def _send(self, view: View, frame: Frame) -> None:
+        sent = 0
+        for receiver in view.receivers:
+            if receiver.deliver(frame):
+                sent += 1
+        counters = self.counters
+        counters.missed += len(view.receivers) - sent
+        counters.frames += sent
+        counters.quotes += sent * frame.count
+        counters.bytes += sent * frame.size
+
+    def _send_tick(self, view: View) -> None:
+        if view.changed:
+            changed, view.changed = view.changed, {}
+            for frame in self.newest.frames(changed, coverage=view.coverage):
+                self._send(view, frame)
+
+    def _send_merged(self, feed: str) -> None:
+        symbols = self._merged.pop(feed, None)
+        if symbols:
+            quotes = self.store.fragments
+            self._fan_out(feed, {symbol: quotes[symbol] for symbol in symbols}, symbols)
+
+    def _note_status(self, covered: Symbols | None) -> None:
+        """Catch up with the status of symbols that nobody has wanted so far; that of the others is followed already."""
+        if covered is not None:
+            idle = covered.among(self.store.fragments.keys())
+            for index in (self._index, self._slow_index):
+                idle.difference_update(index.wanted(DataType.STATUS, idle.copy()))
+            self.newest.facets.note_status(idle)
+
+    def _newly(self, covered: Symbols, before: Symbols | None) -> set[str]:
+        quotes = self.store.fragments
+        new = covered.among(quotes.keys())
+        return new - before.among(quotes.keys()) if before is not None else new
+
+    def _join(self, connection: Connection, frequency: Frequency, coverage: dict[DataType, Symbols]) -> View:
+        key = view_key(_priority(connection.principal), frequency, coverage)
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = View(key)
+            self._made += 1
+            if view.realtime:
+                self._index.add(view)
+                insort(self._realtime, view, key=_by_priority)
+            else:
+                self._slow_index.add(view)
+                phase = (self._made * PHASES) % 1
+                heapq.heappush(self._due, (time.monotonic() + frequency.seconds * (1 - phase), self._made, view))
+        view.receivers[connection] = None
+        self.counters.views = len(self._views)
+        return view
+
+    def _leave_views(self, connection: Connection) -> None:
+        for view in connection.views:
+            view.receivers.pop(connection, None)
+            if not view.receivers:
+                del self._views[view.key]
+                (self._index if view.realtime else self._slow_index).remove(view)
+                if view.realtime:
+                    self._realtime.remove(view)
+        connection.views = []
+        self.counters.views = len(self._views)
+
+
+def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:
+    parts = list(coverages)
+    return {data_type: merged(parts, data_type) for data_type in DataType}
+
+
+def _priority(principal: Principal | None) -> int:
+    return principal.limits.priority if principal is not None else 0
+
+
+def _by_priority(view: View) -> int:
+    return -view.priority

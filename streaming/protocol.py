@@ -1,0 +1,312 @@
+"""The wire protocol, version 1: a client's text becomes a typed action, and our typed messages become bytes.
+
+Sans-I/O. ``parse`` never raises on anything that a client can send; ``docs/protocol.md`` is its reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from argus.access.principal import Limits
+from argus.errors import BAD_JSON, INVALID_ARGUMENT, NOT_TEXT, UNKNOWN_ACTION, ArgusError
+from marketdata.types import DataType
+from streaming.selection import Frequency
+
+VERSION = 1
+SUBPROTOCOLS = ("argus.v1.json",)
+"""What a connection may negotiate. ``argus.v1.msgpack`` joins them when a second codec exists beside this one."""
+
+MAIN = "main"
+"""The subscription that is meant where a client names none."""
+
+# A safe integer for JavaScript's numbers, so that what is echoed equals what was sent.
+RequestId = Annotated[str, Meta(max_length=128)] | Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Action(Struct, frozen=True, kw_only=True, tag_field="action", forbid_unknown_fields=True):
+    """What a client asks for; ``id`` is the client's own and is echoed in the answer."""
+
+    id: RequestId | None = None
+
+
+class Auth(Action, frozen=True, kw_only=True, tag="auth"):
+    """Show the key, where no header and no ticket did."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Subscribe(Action, frozen=True, kw_only=True, tag="subscribe"):
+    """Make a named subscription, or add symbols to one."""
+
+    subscription: Name = MAIN
+    symbols: list[str]
+    data_types: list[DataType] | UnsetType = UNSET
+    update_frequency: Frequency | UnsetType = UNSET
+    filters: Raw | UnsetType = UNSET
+
+
+class Update(Action, frozen=True, kw_only=True, tag="update"):
+    """Replace the given fields of a subscription while it runs."""
+
+    subscription: Name = MAIN
+    symbols: list[str] | UnsetType = UNSET
+    data_types: list[DataType] | UnsetType = UNSET
+    update_frequency: Frequency | UnsetType = UNSET
+    filters: Raw | UnsetType = UNSET
+
+
+class Unsubscribe(Action, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Take symbols out of a subscription, or end it."""
+
+    subscription: Name = MAIN
+    symbols: list[str] | UnsetType = UNSET
+
+
+class Subscriptions(Action, frozen=True, kw_only=True, tag="subscriptions"):
+    """Ask for the full state."""
+
+
+class Ping(Action, frozen=True, kw_only=True, tag="ping"):
+    """Ask for a sign of life and the server's clock."""
+
+
+class Resume(Struct, frozen=True, kw_only=True, tag_field="action", tag="resume"):
+    """Ask for what was missed. Not supported yet, so that nothing of it but the id is read."""
+
+    id: RequestId | None = None
+
+
+AnyAction = Auth | Subscribe | Update | Unsubscribe | Subscriptions | Ping | Resume
+ACTIONS = ("auth", "subscribe", "update", "unsubscribe", "subscriptions", "ping", "resume")
+
+
+class Unreadable(Struct, frozen=True):
+    """A message that is no action: what is wrong with it, and its id where that could be read."""
+
+    id: str | int | None
+    error: ArgusError
+
+
+class _Envelope(Struct):
+    id: Raw | UnsetType = UNSET
+    action: Raw | UnsetType = UNSET
+
+
+_actions = msgspec.json.Decoder(AnyAction)
+_envelopes = msgspec.json.Decoder(_Envelope)
+_ids = msgspec.json.Decoder(RequestId | None)
+_strings = msgspec.json.Decoder(str)
+_PARAMETER = re.compile(r" - at `\$\.(\w+)[^`]*`$| field `([^`]{1,64})`$")
+_CHOICES: Mapping[str, list[str]] = {"data_types": [*DataType], "update_frequency": [*Frequency]}
+
+
+def parse(data: str | bytes) -> AnyAction | Unreadable:
+    """The action in a text message, or what is wrong with it. Bytes stand for a binary message."""
+    if isinstance(data, bytes):
+        return Unreadable(None, ArgusError(NOT_TEXT))
+    try:
+        action: AnyAction = _actions.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        return _explain(data, str(error))
+    return action
+
+
+def _explain(data: str, why: str) -> Unreadable:
+    try:
+        envelope = _envelopes.decode(data)
+    except msgspec.ValidationError:
+        return Unreadable(None, ArgusError(BAD_JSON, "The message is JSON, but not an object."))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        return Unreadable(None, ArgusError(BAD_JSON, f"The message is not a JSON object: {error}."))
+    try:
+        id = None if isinstance(envelope.id, UnsetType) else _ids.decode(envelope.id)
+    except msgspec.MsgspecError as error:
+        return Unreadable(None, _invalid("id", str(error)))
+    return Unreadable(id, _fault(envelope.action, why))
+
+
+def _fault(action: Raw | UnsetType, why: str) -> ArgusError:
+    if isinstance(action, UnsetType):
+        return _invalid("action", "It is missing")
+    try:
+        name = _strings.decode(action)
+    except msgspec.MsgspecError as error:
+        return _invalid("action", str(error))
+    if name not in ACTIONS:
+        return ArgusError(UNKNOWN_ACTION, f"The action {name[:64]!r} is not known. Known: {', '.join(ACTIONS)}.", actions=ACTIONS)
+    found = _PARAMETER.search(why)
+    return _invalid((found.group(1) or found.group(2)) if found else "action", why)
+
+
+def _invalid(parameter: str, why: str) -> ArgusError:
+    choices = _CHOICES.get(parameter)
+    extra = {"allowed": choices} if choices else {}
+    hint = f" Allowed: {', '.join(choices)}." if choices else ""
+    if len(why) > 300:
+        why = f"{why[:200]} ... {why[-80:]}"
+    return ArgusError(INVALID_ARGUMENT, f"The parameter {parameter!r} is wrong: {why}.{hint}", parameter=parameter, **extra)
+
+
+class LimitsView(Struct, frozen=True, kw_only=True):
+    """A plan's limits as a client sees them."""
+
+    requests_per_minute: int
+    connections: int
+    symbols: int
+    data_types: list[str]
+    subscriptions: int
+    symbols_per_message: int
+
+
+class QuotaView(Struct, frozen=True, kw_only=True):
+    """What is left of the requests of this minute."""
+
+    limit: int
+    remaining: int
+    reset_seconds: int
+
+
+class Rejected(Struct, frozen=True, kw_only=True):
+    """A symbol, or a group of symbols, that was asked for in vain."""
+
+    symbol: str
+    code: int
+    name: str
+    reason: str
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """One subscription as it is now; ``count`` is the number of symbols that its names and groups stand for."""
+
+    symbols: list[str]
+    count: int
+    data_types: list[str]
+    update_frequency: str
+
+
+class Message(Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """What the server says; ``id`` is that of the action which is answered."""
+
+    id: str | int | None = None
+
+
+class Connected(Message, frozen=True, kw_only=True, tag="connected"):
+    """The first message on every connection."""
+
+    connection_id: str
+    protocol: int
+    authenticated: bool
+    streams: dict[str, dict[str, int]]
+    server_time: int
+    heartbeat_interval: float
+    limits: LimitsView | None = None
+    quota: QuotaView | None = None
+
+
+class Authenticated(Message, frozen=True, kw_only=True, tag="authenticated"):
+    """The key is good."""
+
+    limits: LimitsView
+    quota: QuotaView | None = None
+
+
+class Subscribed(Message, frozen=True, kw_only=True, tag="subscribed"):
+    """``symbols`` are those of the request that were taken, in canonical form."""
+
+    subscription: str
+    symbols: list[str]
+    rejected: list[Rejected]
+    subscriptions: dict[str, State]
+
+
+class Updated(Message, frozen=True, kw_only=True, tag="updated"):
+    """The subscription has changed as asked."""
+
+    subscription: str
+    rejected: list[Rejected]
+    subscriptions: dict[str, State]
+
+
+class Unsubscribed(Message, frozen=True, kw_only=True, tag="unsubscribed"):
+    """``symbols`` are those that were taken out."""
+
+    subscription: str
+    symbols: list[str]
+    rejected: list[Rejected]
+    subscriptions: dict[str, State]
+
+
+class SubscriptionsState(Message, frozen=True, kw_only=True, tag="subscriptions"):
+    """The full state."""
+
+    subscriptions: dict[str, State]
+
+
+class LimitsChanged(Message, frozen=True, kw_only=True, tag="limits"):
+    """The plan was edited while connected; the subscriptions are shown with the data types that are left."""
+
+    limits: LimitsView
+    subscriptions: dict[str, State]
+
+
+class Pong(Message, frozen=True, kw_only=True, tag="pong"):
+    """The answer to a ping."""
+
+    server_time: int
+
+
+class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
+    """Sent at the interval that ``connected`` names; ``stale`` says that the source has been silent for too long."""
+
+    server_time: int
+    streams: dict[str, dict[str, int]]
+    stale: bool
+
+
+class Goodbye(Message, frozen=True, kw_only=True, tag="goodbye"):
+    """The server is about to close; come back after ``reconnect_after_ms``."""
+
+    reason: str
+    reconnect_after_ms: int
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """The text of a message."""
+    return _encoder.encode(message)
+
+
+def encode_error(error: ArgusError, id: str | int | None = None) -> bytes:
+    """The text of an ``error`` message."""
+    return _encoder.encode(error.reply(id))
+
+
+def data_head(feed: str, epoch: int, seq: int, *, snapshot: bool = False) -> bytes:
+    """The beginning of a ``data`` message; fragments joined by commas and ``]}`` follow."""
+    mark = b',"snapshot":true' if snapshot else b""
+    return b'{"type":"data","feed":%s,"epoch":%d,"seq":%d%s,"data":[' % (_encoder.encode(feed), epoch, seq, mark)
+
+
+def limits_view(limits: Limits, *, subscriptions: int, symbols_per_message: int) -> LimitsView:
+    """A plan's limits, with those that hold for every connection."""
+    return LimitsView(
+        requests_per_minute=limits.requests_per_minute,
+        connections=limits.connections,
+        symbols=limits.symbols,
+        data_types=sorted(limits.data_types),
+        subscriptions=subscriptions,
+        symbols_per_message=symbols_per_message,
+    )
+
+
+def quota_view(quota: Any) -> QuotaView:
+    """What the limiter said, as a client sees it."""
+    return QuotaView(limit=quota.limit, remaining=quota.remaining, reset_seconds=round(quota.reset_seconds))

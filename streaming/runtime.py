@@ -1,0 +1,174 @@
+"""All that a serving process runs beside its requests, one set per event loop: started once, stopped within 2 s."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+
+import structlog
+from django.db import Error as DatabaseError
+
+from argus.access import limits
+from argus.access.principal import Principal
+from argus.access.watch import Watcher
+from argus.errors import GOODBYE_RESTART, ArgusError
+from marketdata import universe
+from marketdata.latest import store
+from streaming.heartbeat import Heartbeats
+from streaming.hub import Hub
+from streaming.presence import Presence
+from streaming.protocol import Goodbye, encode, encode_error
+from streaming.reader import Reader
+from streaming.snapshots import Snapshots
+
+log = structlog.get_logger(__name__)
+
+TICK = 0.05
+"""Seconds between two looks of the hub at what time brings about."""
+UNIVERSE_INTERVAL = 5.0
+"""Seconds between two questions whether the instruments or the sectors have changed."""
+RECONNECT_AFTER_MS = 1500
+"""What clients are told to wait for when this process stops."""
+FAREWELL = 0.8
+"""Seconds for the clients' closing handshakes."""
+LAST_WORDS = 1.1
+"""Seconds for the tasks to end after that."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a task that failed is started again: doubled each time until it has run for longer than that."""
+
+Run = Callable[[], Awaitable[None]]
+
+
+class Runtime:
+    """One event loop's hub and the tasks around it."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(store, self._missed)
+        self.snapshots = Snapshots(self.hub)
+        self.stopped = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start all tasks; each is started again if it fails."""
+        runs: dict[str, Run] = {
+            "reader": Reader(self.hub, self.snapshots.load_all).run,
+            "tick": self._tick,
+            "heartbeats": Heartbeats(self.hub).run,
+            "keys": Watcher(self._key_changed).run,
+            "leases": self._renew_leases,
+            "presence": Presence(self.hub).run,
+            "universe": self._refresh_universe,
+        }
+        # An empty context: started by a first request, they would carry its request id in their logs for ever.
+        self._tasks = [
+            asyncio.create_task(_keep(name, run), name=f"argus-{name}", context=Context()) for name, run in runs.items()
+        ]
+        _settle()
+
+    async def stop(self) -> None:
+        """Say goodbye to every client, close with 1012, end all tasks; within 2 s. Idempotent."""
+        if self.stopped:
+            return
+        self.stopped = True
+        goodbye = encode(Goodbye(reason="restart", reconnect_after_ms=RECONNECT_AFTER_MS))
+        for connection in list(self.hub.connections.values()):
+            connection.send(goodbye)
+            connection.close(GOODBYE_RESTART, "restart")
+        deadline = time.monotonic() + FAREWELL
+        while self.hub.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.hub.connections.values()):
+            connection.wire.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait([*self._tasks, asyncio.create_task(self.snapshots.stop())], timeout=LAST_WORDS)
+
+    def _missed(self, feed: str, epoch: int, seq: int) -> None:
+        self.snapshots.want(feed, epoch, seq)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.hub.tick(time.monotonic())
+
+    def _key_changed(self, key_id: int, now: Principal | ArgusError) -> None:
+        for connection in self.hub.of_key(key_id):
+            if isinstance(now, ArgusError):
+                connection.send(encode_error(now))
+                connection.close(now.problem)
+            elif connection.on_principal is not None:
+                connection.on_principal(now)
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(limits.RENEW)
+            await limits.quota().renew(list(self.hub.connections))
+
+    async def _refresh_universe(self) -> None:
+        while True:
+            try:
+                changed = await universe.refresh()
+            except DatabaseError as error:
+                log.warning("universe_not_refreshed", error=type(error).__name__)
+            else:
+                if changed:
+                    for connection in list(self.hub.connections.values()):
+                        if connection.on_universe is not None:
+                            connection.on_universe()
+            await asyncio.sleep(UNIVERSE_INTERVAL)
+
+
+async def _keep(name: str, run: Run) -> None:
+    pause = FIRST_PAUSE
+    while True:
+        began = time.monotonic()
+        try:
+            await run()
+        except Exception:
+            # The edge of the process for its tasks: whatever it was, the others go on and this one begins anew.
+            log.exception("task_failed", task=name, again_in=pause)
+        if time.monotonic() - began > LONGEST_PAUSE:
+            pause = FIRST_PAUSE
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _settle() -> None:
+    """Take what was loaded at the start out of the garbage collector's sight, once: its rounds cost half of the fan-out."""
+    if gc.get_freeze_count() == 0:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+
+
+_runtimes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = weakref.WeakKeyDictionary()
+
+
+def current() -> Runtime | None:
+    """The runtime of the running event loop; None where it has not been started or has been stopped."""
+    try:
+        runtime = _runtimes.get(asyncio.get_running_loop())
+    except RuntimeError:
+        return None
+    return None if runtime is None or runtime.stopped else runtime
+
+
+async def ensure_started() -> Runtime:
+    """The running event loop's runtime, started if need be. Costs nothing when it is; once stopped it stays so."""
+    loop = asyncio.get_running_loop()
+    runtime = _runtimes.get(loop)
+    if runtime is None:
+        runtime = _runtimes[loop] = Runtime()
+        runtime.start()
+    return runtime
+
+
+async def stop() -> None:
+    """Stop the running event loop's runtime, if there is one."""
+    runtime = _runtimes.get(asyncio.get_running_loop())
+    if runtime is not None:
+        await runtime.stop()

@@ -1,0 +1,1 @@
+"""What Argus adds to each ASGI server so that slow clients cannot hurt."""

@@ -1,0 +1,127 @@
+"""Daphne's WebSocket protocol with back-pressure: raw frames, bounded buffers, every close code, and an end for mute clients.
+
+Daphne's own ``send`` never waits (one client that never reads: 54 -> 227 MB), refuses messages above its limit for incoming
+ones, and close codes such as 1012 and 1013. As under uvicorn, the hub gets a ``RawWire`` in the scope's extensions.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from daphne.server import Server
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet import reactor
+
+from argus.config import config
+from streaming.frame import Frame
+from streaming.wire import EXTENSION, HIGH_WATER, RawWire
+
+MAX_UNREAD = 32
+"""Messages of a client that wait for the application before its socket is read no further."""
+UNREAD_CHECK = 0.05
+"""Seconds between two looks whether they have been taken."""
+
+_create_application = Server.create_application
+
+
+class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
+    """One WebSocket connection. The transport's streaming producer is the protocol itself, which tells the wire."""
+
+    wire: RawWire
+    _deaf = False
+
+    def onConnect(self, request: Any) -> Any:
+        """Set the limits before the application is made."""
+        self.wire = RawWire(self)
+        # These hold for incoming messages; what goes out through the wire is not looked at.
+        self.maxMessagePayloadSize = self.maxFramePayloadSize = config.max_message_size
+        self.failByDrop = False
+        self.closeHandshakeTimeout = config.send_timeout
+        return super().onConnect(request)
+
+    def onOpen(self) -> None:
+        """Take the transport's water marks over from Daphne's HTTP channel."""
+        super().onOpen()
+        transport = self.transport
+        transport.unregisterProducer()
+        transport.registerProducer(self, True)
+        transport.bufferSize = HIGH_WATER
+        if hasattr(transport, "getHandle"):
+            transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HIGH_WATER)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Hand it to the application, and read no further from a client that is far ahead of it."""
+        super().onMessage(payload, isBinary)
+        if self.application_queue.qsize() >= MAX_UNREAD and not self._deaf:
+            self._deaf = True
+            self.transport.pauseProducing()
+            self._listen_again()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        """The transport is gone, and with it all that was to be sent."""
+        if hasattr(self, "wire"):
+            self.wire.lost()
+        super().onClose(wasClean, code, reason)
+
+    def serverSend(self, content: Any, binary: bool = False) -> None:
+        """As Daphne, but text of any length."""
+        if binary or self.state != self.STATE_OPEN:
+            super().serverSend(content, binary)
+        else:
+            self.wire.write(Frame(content.encode()))
+
+    def serverClose(self, code: int | None = None) -> None:
+        """As Daphne, but with every code that there is."""
+        self.close_orderly(1000 if code is None else code, "")
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is above its high-water mark."""
+        self.wire.pause()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty again."""
+        self.wire.resume()
+
+    def stopProducing(self) -> None:
+        """The transport is gone."""
+        self.wire.lost()
+
+    def write_parts(self, parts: tuple[bytes, ...]) -> None:
+        """See ``RawSocket``."""
+        self.transport.writeSequence(parts)
+
+    def unsent(self) -> int:
+        """See ``RawSocket``."""
+        transport = self.transport
+        return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+
+    def close_orderly(self, code: int, reason: str) -> None:
+        """See ``RawSocket``. Autobahn drops the connection if the answer does not come in time."""
+        if self.state == self.STATE_OPEN:
+            self.sendCloseFrame(code=code, reasonUtf8=reason.encode()[:123], isReply=False)
+
+    def abort(self) -> None:
+        """See ``RawSocket``."""
+        self.dropConnection(abort=True)
+
+    def _listen_again(self) -> None:
+        if self.state == self.STATE_CLOSED:
+            return
+        if self.application_queue.empty():
+            self._deaf = False
+            self.transport.resumeProducing()
+        else:
+            reactor.callLater(UNREAD_CHECK, self._listen_again)  # type: ignore[arg-type]
+
+
+def _with_wire(server: Server, protocol: Any, scope: dict[str, Any]) -> Any:
+    if isinstance(protocol, ArgusDaphneProtocol):
+        scope.setdefault("extensions", {})[EXTENSION] = protocol.wire
+    return _create_application(server, protocol, scope)
+
+
+def install() -> None:
+    """Make Daphne use it. Where another server runs this changes nothing: nobody but Daphne makes these objects."""
+    WebSocketFactory.protocol = ArgusDaphneProtocol
+    Server.create_application = _with_wire

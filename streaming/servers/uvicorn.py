@@ -1,0 +1,173 @@
+"""uvicorn's WebSocket protocol with back-pressure: raw frames, small buffers, and an end for clients that do not read.
+
+uvicorn itself writes through ``await send()``, which blocks after about 4 MB for a client that never reads, and then its
+close blocks too, because ``transport.close()`` waits for a flush. This subclass gives the hub the transport itself (as a
+``RawWire`` in the scope's extensions) and follows every close with an abort. It reaches into uvicorn's internals:
+``tests/hub/test_uvicorn_internals.py`` fails when a new version moves them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Close
+from websockets.http11 import Request
+from websockets.protocol import State
+
+from argus.config import config
+from streaming.wire import EXTENSION, HIGH_WATER, RawWire
+
+PING_INTERVAL = 20.0
+PING_TIMEOUT = 20.0
+"""Seconds. A peer that has vanished without a word is noticed after both."""
+STOP_TIMEOUT = 2
+"""Seconds for requests that are still being answered when the server stops."""
+
+
+class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection."""
+
+    wire: RawWire | None = None
+    _abort_timer: asyncio.TimerHandle | None = None
+    _deaf = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep little in the kernel and little in this process: what a slow client is owed is decided by the hub."""
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HIGH_WATER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone, and with it all that was to be sent."""
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        if self.wire is not None:
+            self.wire.lost()
+        super().connection_lost(exc)
+
+    def handle_connect(self, event: Request) -> None:
+        """Offer the wire to the application."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.wire = RawWire(self, self.transport.writelines)
+            cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self.wire
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is above its high-water mark."""
+        super().pause_writing()
+        if self.wire is not None:
+            self.wire.pause()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer is below its low-water mark."""
+        super().resume_writing()
+        if self.wire is not None:
+            self.wire.resume()
+
+    def write_parts(self, parts: tuple[bytes, ...]) -> None:
+        """See ``RawSocket``."""
+        self.transport.writelines(parts)
+
+    def unsent(self) -> int:
+        """See ``RawSocket``."""
+        return self.transport.get_write_buffer_size()
+
+    def close_orderly(self, code: int, reason: str) -> None:
+        """See ``RawSocket``. What uvicorn does on ``websocket.close``, without waiting for room first."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self.conn.state is State.OPEN:
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        # The same field as uvicorn's own: it keeps the transport open for the peer's answer when the application returns.
+        self.close_timer = self.loop.call_later(config.send_timeout, self.transport.abort)
+
+    def abort(self) -> None:
+        """See ``RawSocket``."""
+        self.transport.abort()
+
+    async def send(self, message: Any) -> None:
+        """As uvicorn, but a close never waits for room."""
+        if message["type"] == "websocket.close" and self.handshake_complete and self.wire is not None:
+            self.wire.close(message.get("code") or 1000, message.get("reason") or "")
+            return
+        await super().send(message)
+
+    def data_received(self, data: bytes) -> None:
+        """Nothing is read any more from a client that has broken the protocol."""
+        if not self._deaf:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Say why (1002, 1007, 1009) and go on discarding until the client is gone.
+
+        Closing at once, as uvicorn does, resets a client that is still sending, which then never reads the reason.
+        """
+        self._deaf = True
+        close = self.conn.close_sent or Close(1002, "")
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.wire is not None:
+            self.wire.lost()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(config.send_timeout, self.transport.abort)
+
+    def handle_close(self, event: Any) -> None:
+        """The client says goodbye; it may still not read what is under way."""
+        super().handle_close(event)
+        if self.wire is not None:
+            self.wire.lost()
+        self._abort_soon()
+
+    def keepalive_timeout(self) -> None:
+        """The peer is gone: there is nobody to wait for."""
+        self.pong_timer = None
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        super().shutdown()
+        self._abort_soon()
+
+    async def run_asgi(self) -> None:
+        """Run the application; what it has left behind is flushed, but not for ever."""
+        await super().run_asgi()
+        self._abort_soon()
+
+    def _abort_soon(self) -> None:
+        if self._abort_timer is None and not self.disconnected:
+            self._abort_timer = self.loop.call_later(config.send_timeout, self.transport.abort)
+
+
+def uvicorn_config(app: Callable[..., Any] | str, **overrides: Any) -> uvicorn.Config:
+    """uvicorn as Argus is served by it. No compression: it costs memory per connection and the sharing of frames."""
+    settings: dict[str, Any] = {
+        "ws": ArgusWebSocketProtocol,
+        "ws_max_size": config.max_message_size,
+        "ws_per_message_deflate": False,
+        "ws_ping_interval": PING_INTERVAL,
+        "ws_ping_timeout": PING_TIMEOUT,
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        # Whose X-Forwarded-For is believed is decided in argus.access, for every server alike.
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": STOP_TIMEOUT,
+    }
+    return uvicorn.Config(app, **(settings | overrides))

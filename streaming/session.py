@@ -1,0 +1,222 @@
+"""One client's session without its I/O: what it may ask for now, and the effects of each message.
+
+A session begins unauthenticated. Until a key has been accepted it answers ``ping`` and ``auth`` alone; anything else is
+refused with ``not_authenticated`` and the connection goes on, because a client may have sent both at once. It ends with
+``auth_timeout`` when no key has come in time, and with ``not_authenticated`` (4101) after ``MAX_REFUSED`` refusals, so that
+a stranger cannot keep the service busy. Nothing here raises on what a client sends; a refused request changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from argus.access.principal import Principal
+from argus.errors import ALREADY_AUTHENTICATED, AUTH_TIMEOUT, NOT_AUTHENTICATED, NOT_SUPPORTED, ArgusError, Problem
+from streaming import subscriptions
+from streaming.protocol import (
+    VERSION,
+    AnyAction,
+    Auth,
+    Authenticated,
+    Connected,
+    LimitsChanged,
+    LimitsView,
+    Message,
+    Ping,
+    Pong,
+    QuotaView,
+    Subscribe,
+    Subscribed,
+    Subscriptions,
+    SubscriptionsState,
+    Unreadable,
+    Unsubscribe,
+    Unsubscribed,
+    Update,
+    Updated,
+    encode,
+    encode_error,
+    limits_view,
+    parse,
+)
+from streaming.selection import Selection
+from streaming.subscriptions import Book, Resolve
+
+MAX_REFUSED = 8
+"""Messages that a connection without a key may have refused before it is closed."""
+
+
+class Reply(Struct, frozen=True):
+    """Send this message."""
+
+    message: bytes
+
+
+class Authenticate(Struct, frozen=True):
+    """Check this key; the answer comes back through ``accept`` or ``refuse``."""
+
+    id: str | int | None
+    key: str
+
+
+class Cover(Struct, frozen=True):
+    """From now on the client receives this, and nothing else."""
+
+    selections: Mapping[str, Selection]
+
+
+class Close(Struct, frozen=True):
+    """End the connection, after what was sent; with 1011 where the problem has no close code of its own."""
+
+    problem: Problem
+
+
+Effect = Reply | Authenticate | Cover | Close
+
+
+class Session:
+    """The state of one connection. ``resolve`` says what symbols and groups stand for; ``now`` is the clock in ms."""
+
+    def __init__(self, resolve: Resolve, now: Callable[[], int]) -> None:
+        self.principal: Principal | None = None
+        self.book: Book = {}
+        self._resolve = resolve
+        self._now = now
+        self._refused = 0
+
+    def receive(self, data: str | bytes) -> list[Effect]:
+        """What a message brings about. Bytes stand for a binary message."""
+        return self.handle(parse(data))
+
+    def handle(self, action: AnyAction | Unreadable) -> list[Effect]:
+        """What an action brings about."""
+        if isinstance(action, Unreadable):
+            return self.reject(action.error, id=action.id)
+        try:
+            return self._act(action)
+        except ArgusError as error:
+            return self.reject(error, id=action.id)
+
+    def connected(
+        self,
+        principal: Principal | None,
+        *,
+        connection_id: str,
+        streams: dict[str, dict[str, int]],
+        heartbeat_interval: float,
+        quota: QuotaView | None,
+    ) -> list[Effect]:
+        """The first message, with the limits where a header or a ticket has brought a principal already."""
+        self.principal = principal
+        message = Connected(
+            connection_id=connection_id,
+            protocol=VERSION,
+            authenticated=principal is not None,
+            streams=streams,
+            server_time=self._now(),
+            heartbeat_interval=heartbeat_interval,
+            limits=_limits(principal) if principal else None,
+            quota=quota,
+        )
+        return [_reply(message)]
+
+    def accept(self, principal: Principal, *, id: str | int | None, quota: QuotaView | None) -> list[Effect]:
+        """The key of an ``Authenticate`` is good."""
+        self.principal = principal
+        return [_reply(Authenticated(id=id, limits=_limits(principal), quota=quota))]
+
+    def refuse(self, error: ArgusError, *, id: str | int | None) -> list[Effect]:
+        """The connection may not go on: its key is not good, or has ceased to be."""
+        return [Reply(encode_error(error, id)), Close(error.problem)]
+
+    def reject(self, error: ArgusError, *, id: str | int | None) -> list[Effect]:
+        """A message is refused; the connection goes on, unless it has no key and tries too often."""
+        effects: list[Effect] = [Reply(encode_error(error, id))]
+        if self.principal is None:
+            self._refused += 1
+            if self._refused >= MAX_REFUSED:
+                effects.append(Close(NOT_AUTHENTICATED))
+        return effects
+
+    def timed_out(self) -> list[Effect]:
+        """The time for authentication is over."""
+        return [] if self.principal else self.refuse(ArgusError(AUTH_TIMEOUT), id=None)
+
+    def principal_changed(self, principal: Principal) -> list[Effect]:
+        """The plan was edited: its limits count from the next request, its data types at once."""
+        before, self.principal = self.principal, principal
+        if before is not None and before.limits == principal.limits:
+            return []
+        message = LimitsChanged(limits=_limits(principal), subscriptions=subscriptions.state(self.book, principal))
+        return [_reply(message), self._cover(principal)]
+
+    def universe_changed(self) -> list[Effect]:
+        """Groups of symbols may have other members now."""
+        refreshed = subscriptions.refresh(self.book, self._resolve)
+        if self.principal is None or refreshed == self.book:
+            return []
+        self.book = refreshed
+        return [self._cover(self.principal)]
+
+    def _act(self, action: AnyAction) -> list[Effect]:
+        if isinstance(action, Ping):
+            return [_reply(Pong(id=action.id, server_time=self._now()))]
+        if isinstance(action, Auth):
+            if self.principal is not None:
+                raise ArgusError(ALREADY_AUTHENTICATED)
+            return [Authenticate(action.id, action.key)]
+        if self.principal is None:
+            raise ArgusError(NOT_AUTHENTICATED, "Send auth first.")
+        return self._serve(action, self.principal)
+
+    def _serve(self, action: AnyAction, principal: Principal) -> list[Effect]:
+        if isinstance(action, Subscribe):
+            change = subscriptions.subscribe(self.book, action, principal, self._resolve)
+            self.book = change.book
+            state = subscriptions.state(change.book, principal)
+            subscribed = Subscribed(
+                id=action.id,
+                subscription=action.subscription,
+                symbols=change.symbols,
+                rejected=change.rejected,
+                subscriptions=state,
+            )
+            return [_reply(subscribed), self._cover(principal)]
+        if isinstance(action, Update):
+            change = subscriptions.update(self.book, action, principal, self._resolve)
+            self.book = change.book
+            state = subscriptions.state(change.book, principal)
+            updated = Updated(id=action.id, subscription=action.subscription, rejected=change.rejected, subscriptions=state)
+            return [_reply(updated), self._cover(principal)]
+        if isinstance(action, Unsubscribe):
+            change = subscriptions.unsubscribe(self.book, action, self._resolve)
+            self.book = change.book
+            state = subscriptions.state(change.book, principal)
+            unsubscribed = Unsubscribed(
+                id=action.id,
+                subscription=action.subscription,
+                symbols=change.symbols,
+                rejected=change.rejected,
+                subscriptions=state,
+            )
+            return [_reply(unsubscribed), self._cover(principal)]
+        if isinstance(action, Subscriptions):
+            return [_reply(SubscriptionsState(id=action.id, subscriptions=subscriptions.state(self.book, principal)))]
+        raise ArgusError(NOT_SUPPORTED, "Resuming is not supported yet; subscribe, and a snapshot follows.", recovered=False)
+
+    def _cover(self, principal: Principal) -> Cover:
+        return Cover(subscriptions.selections(self.book, principal))
+
+
+def _reply(message: Message) -> Reply:
+    return Reply(encode(message))
+
+
+def _limits(principal: Principal) -> LimitsView:
+    return limits_view(
+        principal.limits,
+        subscriptions=subscriptions.MAX_SUBSCRIPTIONS,
+        symbols_per_message=subscriptions.MAX_SYMBOLS_PER_MESSAGE,
+    )

@@ -1,0 +1,173 @@
+"""Whatever happens in whatever order: each client holds the newest of what it covers, and never went back in time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketdata.types import DataType, Quote, TradingStatus
+from streaming.frame import Frame
+from streaming.hub import MERGE_AFTER, MERGED_INTERVAL
+from streaming.selection import Frequency, Selection
+from tests.hub.market import Client, blob, make_hub, principal, quote
+
+SYMBOLS = [f"{n:06d}.SZ" for n in range(6)]
+STATUSES = [TradingStatus.CONTINUOUS, TradingStatus.BREAK]
+CLIENTS = 3
+
+some_symbols = st.sets(st.sampled_from(SYMBOLS), min_size=1)
+selection = st.builds(
+    Selection,
+    symbols=st.none() | st.frozensets(st.sampled_from(SYMBOLS), min_size=1),
+    data_types=st.frozensets(st.sampled_from(DataType), min_size=1, max_size=3),
+    frequency=st.sampled_from(Frequency),
+)
+who = st.integers(0, CLIENTS - 1)
+batch = st.tuples(
+    st.just("batch"), some_symbols, st.sampled_from(STATUSES), st.sampled_from(["sent", "sent", "sent", "late", "lost"])
+)
+step = st.one_of(
+    batch,
+    batch,
+    batch,
+    st.tuples(st.just("cover"), who, st.lists(selection, max_size=3)),
+    st.tuples(st.just("stop"), who),
+    st.tuples(st.just("allow"), who, st.integers(1, 3)),
+    st.tuples(st.just("flow"), who),
+    st.tuples(st.just("say"), who),
+    st.tuples(st.just("tick"), st.sampled_from([0.1, 1.0, 5.0])),
+    st.tuples(st.just("epoch")),
+    st.tuples(st.just("restore")),
+)
+
+
+@dataclass
+class Watcher:
+    """What one client has understood, checking every message as it is written."""
+
+    client: Client
+    selections: list[Selection] = field(default_factory=list)
+    held: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    said: int = 0
+    heard: int = 0
+
+    def covers(self, data_type: str, symbol: str) -> bool:
+        return any(
+            data_type in chosen.data_types and (chosen.symbols is None or symbol in chosen.symbols) for chosen in self.selections
+        )
+
+    def read(self, frame: Frame) -> None:
+        message = msgspec.json.decode(frame.text())
+        if message["type"] == "pong":
+            assert message["id"] == self.heard + 1, "control messages out of order"
+            self.heard += 1
+            return
+        keys = [(piece["type"], piece["symbol"]) for piece in message["data"]]
+        assert len(keys) == len(set(keys)), "a key twice in one message"
+        for key, piece in zip(keys, message["data"], strict=True):
+            assert self.covers(*key), "not covered"
+            before = self.held.get(key)
+            assert before is None or before["time"] <= piece["time"], "older after newer"
+            self.held[key] = piece
+
+
+class World:
+    """A publisher, a hub, and clients."""
+
+    def __init__(self) -> None:
+        self.hub = make_hub()
+        self.now = time.monotonic()
+        self.published = time.time()
+        self.epoch, self.seq, self.n = 1, 0, 0
+        self.newest: dict[str, tuple[Quote, int]] = {}
+        self.watchers = [self._watch(number) for number in range(CLIENTS)]
+
+    def _watch(self, number: int) -> Watcher:
+        client = Client(self.hub, str(number), principal=principal(priority=number % 2))
+        watcher = Watcher(client)
+        write = client.wire.write
+
+        def read(frame: Frame) -> None:
+            write(frame)
+            watcher.read(frame)
+
+        client.wire.write = read  # type: ignore[method-assign]
+        return watcher
+
+    def batch(self, symbols: set[str], status: TradingStatus, fate: str) -> None:
+        self.n += 1
+        self.seq += 1
+        quotes = [quote(symbol, self.n, status=status) for symbol in sorted(symbols)]
+        self.newest.update({value.symbol: (value, self.seq) for value in quotes})
+        if fate != "lost":
+            late = 2 * MERGE_AFTER if fate == "late" else 0
+            self.hub.receive(blob(quotes, self.seq, epoch=self.epoch, published=self.published - late))
+
+    def epoch_(self) -> None:
+        """Another publisher takes over and sends all that it has."""
+        self.epoch += 1
+        self.seq = 0
+        self.batch(set(SYMBOLS), TradingStatus.CONTINUOUS, "sent")
+
+    def restore(self) -> None:
+        if self.seq:
+            seqs = {symbol: seq for symbol, (_, seq) in self.newest.items()}
+            values = [value for value, _ in self.newest.values()]
+            self.hub.restore(blob(values, self.seq, epoch=self.epoch, snapshot=True, seqs=seqs))
+
+    def cover(self, number: int, selections: list[Selection]) -> None:
+        watcher = self.watchers[number]
+        watcher.selections = selections
+        watcher.held = {key: piece for key, piece in watcher.held.items() if watcher.covers(*key)}
+        self.hub.cover(watcher.client.connection, {str(n): chosen for n, chosen in enumerate(selections)})
+
+    def stop(self, number: int) -> None:
+        self.watchers[number].client.wire.stop()
+
+    def allow(self, number: int, frames: int) -> None:
+        self.watchers[number].client.wire.allow(frames)
+
+    def flow(self, number: int) -> None:
+        self.watchers[number].client.wire.allow(None)
+
+    def say(self, number: int) -> None:
+        watcher = self.watchers[number]
+        watcher.said += 1
+        watcher.client.connection.send(b'{"type":"pong","id":%d}' % watcher.said)
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.hub.tick(self.now)
+
+    def settle(self) -> None:
+        self.restore()
+        for number in range(CLIENTS):
+            self.flow(number)
+        self.tick(MERGED_INTERVAL)
+        self.tick(61)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(step, max_size=50))
+def test_every_client_ends_with_the_newest_of_all_it_covers(steps: list[tuple[Any, ...]]) -> None:
+    world = World()
+    for name, *arguments in steps:
+        getattr(world, "epoch_" if name == "epoch" else name)(*arguments)
+    world.settle()
+    for watcher in world.watchers:
+        if watcher.client.wire.aborted:
+            continue
+        assert watcher.heard == watcher.said
+        expected = {(data_type, symbol) for data_type in DataType for symbol in world.newest if watcher.covers(data_type, symbol)}
+        assert set(watcher.held) == expected
+        for (data_type, symbol), piece in watcher.held.items():
+            newest, seq = world.newest[symbol]
+            if data_type == DataType.STATUS:
+                assert piece["status"] == newest.status
+            else:
+                assert (piece["time"], piece["seq"]) == (newest.time, seq)

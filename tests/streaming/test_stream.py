@@ -1,0 +1,335 @@
+"""The stream as a client sees it: a real server, real sockets, real keys, a feed through the real channel layer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+from websockets.exceptions import InvalidStatus
+
+from argus.access.models import APIKey, Plan
+from argus.access.services import revoke_keys
+from streaming import tickets
+from tests.streaming.server import SYMBOLS, Client, Server, client, new_key, quote, subscriber, until
+
+A, B, C = SYMBOLS[:3]
+
+
+async def refusal(one: Client) -> tuple[str, int]:
+    """The error that a connection is ended with, and its close code."""
+    error = await one.receive("error")
+    return error["name"], await one.closed()
+
+
+# Connecting
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/", "/ws/market_data", "/ws/market_data/"])
+async def test_a_key_in_a_header_is_welcomed_with_its_limits(server: Server, key: str, path: str) -> None:
+    async with client(server, key, path=path) as one:
+        hello = await one.receive()
+    assert hello["type"] == "connected"
+    assert hello["authenticated"] is True
+    assert hello["protocol"] == 1
+    assert hello["limits"]["symbols"] == 10_000
+    assert hello["quota"] == {"limit": 10_000, "remaining": 10_000, "reset_seconds": 0}
+
+
+async def test_a_bearer_token_is_a_key(server: Server, key: str) -> None:
+    async with client(server, headers={"Authorization": f"Bearer {key}"}) as one:
+        assert (await one.receive())["authenticated"] is True
+
+
+async def test_a_key_in_a_message_is_welcomed(server: Server, key: str) -> None:
+    async with client(server) as one:
+        hello = await one.receive()
+        assert (hello["type"], hello["authenticated"]) == ("connected", False)
+        assert "limits" not in hello
+        answer = await one.ask("auth", key=key)
+        assert (answer["type"], answer["limits"]["connections"]) == ("authenticated", 100)
+        assert (await one.ask("subscribe", symbols=[A]))["type"] == "subscribed"
+
+
+async def test_the_connection_has_the_id_that_it_is_told(server: Server, key: str) -> None:
+    async with client(server, key) as one:
+        hello = await one.receive()
+        assert hello["connection_id"] in server.connections
+
+
+async def test_another_address_is_not_found(server: Server, key: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with client(server, key, path="/ws/elsewhere"):
+            pass
+    assert refused.value.response.status_code == 404
+
+
+async def test_the_json_subprotocol_is_agreed_on(server: Server, key: str) -> None:
+    async with client(server, key, subprotocols=["argus.v9", "argus.v1.json"]) as one:
+        assert one.ws.subprotocol == "argus.v1.json"
+
+
+async def test_only_unknown_subprotocols_are_refused(server: Server, key: str) -> None:
+    async with client(server, key, subprotocols=["argus.v1.msgpack"]) as one:
+        assert await refusal(one) == ("subprotocol_not_supported", 4125)
+
+
+@pytest.mark.parametrize("parameter", ["key", "token", "API_KEY"])
+async def test_a_key_in_the_address_is_refused_even_if_it_is_good(server: Server, key: str, parameter: str) -> None:
+    async with client(server, path=f"/ws?{parameter}={key}") as one:
+        assert await refusal(one) == ("key_in_url", 4126)
+
+
+# Keys that are not good
+
+
+@pytest.mark.parametrize("text", ["nonsense", "argus_abcd1234_" + "x" * 43])
+async def test_an_unknown_key_in_a_header_is_refused(server: Server, text: str) -> None:
+    async with client(server, text) as one:
+        assert await refusal(one) == ("key_invalid", 4102)
+
+
+async def test_an_unknown_key_in_a_message_is_refused(server: Server) -> None:
+    async with client(server) as one:
+        await one.receive("connected")
+        answer = await one.ask("auth", key="nonsense")
+        assert (answer["name"], await one.closed()) == ("key_invalid", 4102)
+
+
+async def test_an_expired_key_is_refused(server: Server) -> None:
+    row, text = await new_key()
+    await sync_to_async(APIKey.objects.filter(pk=row.pk).update)(expires_at=timezone.now() - timedelta(seconds=1))
+    async with client(server, text) as one:
+        assert await refusal(one) == ("key_expired", 4109)
+
+
+async def test_a_revoked_key_is_refused(server: Server) -> None:
+    row, text = await new_key()
+    await sync_to_async(revoke_keys)(keys=APIKey.objects.filter(pk=row.pk))
+    async with client(server, text) as one:
+        assert await refusal(one) == ("key_revoked", 4110)
+
+
+async def test_a_key_from_another_network_is_refused(server: Server) -> None:
+    _, text = await new_key(networks=["192.0.2.0/24"])
+    async with client(server, text) as one:
+        assert await refusal(one) == ("address_not_allowed", 4111)
+
+
+async def test_a_key_without_the_read_scope_is_refused(server: Server) -> None:
+    _, text = await new_key(scopes=["operate"])
+    async with client(server, text) as one:
+        assert await refusal(one) == ("forbidden", 4103)
+
+
+async def test_a_connection_without_a_key_is_closed_in_time(patience: None, server: Server) -> None:
+    async with client(server) as one:
+        await one.receive("connected")
+        assert await refusal(one) == ("auth_timeout", 4112)
+
+
+async def test_a_connection_with_a_key_is_not_timed_out(patience: None, server: Server, key: str) -> None:
+    async with client(server) as one, client(server) as stranger:
+        await one.ask("auth", key=key)
+        assert await stranger.closed() == 4112
+        assert (await one.ask("ping"))["type"] == "pong"
+
+
+async def test_a_stranger_who_keeps_asking_is_closed(server: Server) -> None:
+    async with client(server) as one:
+        for _ in range(8):
+            await one.send("subscriptions")
+        assert await refusal(one) == ("not_authenticated", 4101)
+
+
+async def test_more_connections_than_the_plan_has_are_refused_until_one_ends(server: Server) -> None:
+    _, text = await new_key(connections=1)
+    async with client(server, text) as first:
+        await first.receive("connected")
+        async with client(server, text) as second:
+            assert await refusal(second) == ("connection_limit", 4106)
+    await until(lambda: not server.connections, "the first connection to be given back")
+    async with client(server, text) as third:
+        assert (await third.receive())["type"] == "connected"
+
+
+# Keys and plans that change
+
+
+async def test_a_revoked_key_ends_its_connections(server: Server) -> None:
+    row, text = await new_key()
+    _, other = await new_key()
+    async with client(server, text) as one, client(server, other) as two:
+        await one.receive("connected")
+        await two.receive("connected")
+        await sync_to_async(revoke_keys)(keys=APIKey.objects.filter(pk=row.pk))
+        assert await refusal(one) == ("key_revoked", 4110)
+        assert (await two.ask("ping"))["type"] == "pong"
+
+
+async def test_a_key_that_expires_ends_its_connections(server: Server) -> None:
+    _, text = await new_key(expires_at=timezone.now() + timedelta(seconds=1.5))
+    async with client(server, text) as one:
+        await one.receive("connected")
+        assert await refusal(one) == ("key_expired", 4109)
+
+
+async def test_an_edited_plan_counts_at_once(server: Server) -> None:
+    row, text = await new_key()
+    async with subscriber(server, text, A, B, data_types=["quote", "price"]) as one:
+        await sync_to_async(Plan.objects.filter(pk=row.plan_id).update)(symbols=1, data_types=["price"])
+        message = await one.receive("limits")
+        assert (message["limits"]["symbols"], message["limits"]["data_types"]) == (1, ["price"])
+        assert message["subscriptions"]["main"]["data_types"] == ["price"]
+        assert (await one.ask("subscribe", symbols=[C]))["name"] == "symbol_limit"
+        await server.feed.publish(quote(A))
+        assert [item["type"] for item in (await one.receive("data"))["data"]] == ["price"]
+
+
+async def test_a_key_that_loses_its_network_ends_its_connections(server: Server) -> None:
+    row, text = await new_key()
+    async with client(server, text) as one:
+        await one.receive("connected")
+        await sync_to_async(APIKey.objects.filter(pk=row.pk).update)(networks=["192.0.2.0/24"])
+        assert await refusal(one) == ("address_not_allowed", 4111)
+
+
+# Tickets
+
+
+async def test_a_ticket_is_good_once(server: Server, key: str) -> None:
+    ticket = await sync_to_async(tickets.issue)(key)
+    async with client(server, path=f"/ws?ticket={ticket}") as one:
+        assert (await one.receive())["authenticated"] is True
+    async with client(server, path=f"/ws?ticket={ticket}") as two:
+        assert await refusal(two) == ("ticket_invalid", 4127)
+
+
+async def test_of_many_that_show_a_ticket_at_once_one_is_let_in(server: Server, key: str) -> None:
+    ticket = await sync_to_async(tickets.issue)(key)
+
+    async def outcome() -> str:
+        async with client(server, path=f"/ws?ticket={ticket}") as one:
+            return str((await one.receive())["type"])
+
+    assert sorted(await asyncio.gather(*(outcome() for _ in range(8)))) == ["connected"] + ["error"] * 7
+
+
+async def test_a_ticket_of_a_key_that_was_revoked_since_is_refused(server: Server) -> None:
+    row, text = await new_key()
+    ticket = await sync_to_async(tickets.issue)(text)
+    await sync_to_async(revoke_keys)(keys=APIKey.objects.filter(pk=row.pk))
+    async with client(server, path=f"/ws?ticket={ticket}") as one:
+        assert await refusal(one) == ("key_revoked", 4110)
+
+
+async def test_a_connection_by_ticket_ends_with_its_key(server: Server) -> None:
+    row, text = await new_key()
+    ticket = await sync_to_async(tickets.issue)(text)
+    async with client(server, path=f"/ws?ticket={ticket}") as one:
+        await one.receive("connected")
+        await sync_to_async(revoke_keys)(keys=APIKey.objects.filter(pk=row.pk))
+        assert await refusal(one) == ("key_revoked", 4110)
+
+
+# Data
+
+
+async def test_a_subscriber_receives_a_snapshot_and_then_what_changes(server: Server, key: str) -> None:
+    async with subscriber(server, key, A) as witness:
+        await server.feed.publish(quote(A, price=10.0), quote(B, price=20.0))
+        await witness.receive("data")
+        async with subscriber(server, key, A, B) as one:
+            snapshot = await one.receive()
+            assert snapshot["snapshot"] is True
+            assert {item["symbol"]: (item["price"], item["seq"]) for item in snapshot["data"]} == {A: (10.0, 1), B: (20.0, 1)}
+            await server.feed.publish(quote(B, price=20.5, time=1_700_000_003_000))
+            change = await one.receive()
+    assert (change["feed"], change["epoch"], change["seq"]) == ("main", 1, 2)
+    assert "snapshot" not in change
+    assert [(item["symbol"], item["price"], item["seq"]) for item in change["data"]] == [(B, 20.5, 2)]
+
+
+async def test_what_is_not_subscribed_is_not_received(server: Server, key: str) -> None:
+    async with subscriber(server, key, A) as one, subscriber(server, key, "*") as all:
+        await server.feed.publish(quote(B))
+        await server.feed.publish(quote(A))
+        assert (await all.receive())["data"][0]["symbol"] == B
+        assert (await one.receive())["data"][0]["symbol"] == A
+
+
+async def test_an_update_and_an_unsubscribe_act_while_data_flows(server: Server, key: str) -> None:
+    async with subscriber(server, key, A, B) as one, subscriber(server, key, "*") as witness:
+        await one.ask("update", data_types=["price"])
+        await one.ask("unsubscribe", symbols=[B])
+        await server.feed.publish(quote(A), quote(B))
+        assert [(item["type"], item["symbol"]) for item in (await one.receive("data"))["data"]] == [("price", A)]
+        await one.ask("unsubscribe")
+        await server.feed.publish(quote(A, time=1_700_000_003_000))
+        await witness.receive("data")
+        assert (await one.ask("ping"))["type"] == "pong"
+
+
+async def test_a_new_member_of_a_group_is_received_without_asking(server: Server, key: str) -> None:
+    from marketdata import models, universe
+    from marketdata.types import Instrument
+
+    new = "300999.SZ"
+
+    @sync_to_async
+    def save() -> None:
+        universe.save_reference(
+            source="test", instruments=[Instrument(symbol=word, source="test") for word in (A, new)], sectors={"few": [A, new]}
+        )
+        assert models.Revision.objects.exists()
+
+    async with subscriber(server, key, "sector:few") as one:
+        await save()
+        await until(lambda: universe.current().sectors.get("few") == (A, new), "the universe to be refreshed")
+        await server.feed.publish(quote(B), quote(new))
+        assert [item["symbol"] for item in (await one.receive("data"))["data"]] == [new]
+
+
+# Quota
+
+
+async def test_requests_beyond_the_plan_are_refused_and_the_connection_goes_on(server: Server) -> None:
+    _, text = await new_key(requests=2)
+    async with client(server, text) as one:
+        await one.receive("connected")
+        assert [(await one.ask("subscriptions"))["type"] for _ in range(2)] == ["subscriptions"] * 2
+        refused = await one.ask("subscribe", symbols=[A])
+        assert (refused["name"], refused["retryable"], refused["id"]) == ("rate_limited", True, "ask")
+        assert 0 < refused["retry_after"] <= 60
+        assert (await one.ask("ping"))["type"] == "pong"
+    async with client(server, text) as one:
+        assert (await one.receive("connected"))["quota"]["remaining"] == 0
+
+
+async def test_messages_that_cannot_be_read_cost_a_request_too(server: Server) -> None:
+    _, text = await new_key(requests=2)
+    async with client(server, text) as one:
+        await one.receive("connected")
+        for _ in range(3):
+            await one.ws.send("{")
+        assert [(await one.receive("error"))["name"] for _ in range(3)] == ["bad_json", "bad_json", "rate_limited"]
+
+
+async def test_pings_are_free(server: Server) -> None:
+    _, text = await new_key(requests=1)
+    async with client(server, text) as one:
+        assert [(await one.ask("ping"))["type"] for _ in range(5)] == ["pong"] * 5
+        assert (await one.ask("subscriptions"))["type"] == "subscriptions"
+
+
+async def test_answers_come_in_the_order_of_the_requests(server: Server, key: str) -> None:
+    async with client(server, key) as one:
+        await one.receive("connected")
+        for number in range(200):
+            action: dict[str, Any] = {"symbols": [SYMBOLS[number % 50]]} if number % 2 else {}
+            await one.send("subscribe" if number % 2 else "ping", id=number, **action)
+        answers = [await one.receive() for _ in range(200)]
+    assert [answer["id"] for answer in answers] == list(range(200))
