@@ -1,0 +1,217 @@
+"""A QMT terminal as a source: the protocol of ``marketdata.sources.base`` over the terminal's child process."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+
+from marketdata.sources.base import Capability, OnParsed, SourceStatus, SourceTimeout, SourceUnavailable, State, Unsupported
+from marketdata.sources.qmt import messages
+from marketdata.sources.qmt.mailbox import Mailbox
+from marketdata.sources.qmt.supervisor import Supervisor
+from marketdata.types import Bar, Instrument, Parsed, ParseError, Period, Quote
+
+log = structlog.get_logger(__name__)
+
+SILENCE: Final = 10.0
+"""Seconds without a push after which the terminal is asked whether it knows something newer (a snapshot comes each 3 s)."""
+PART: Final = 100
+"""Symbols or sectors in one call of the long ones, so that polls get their turn in between."""
+
+Answered = TypeVar("Answered")
+
+
+class _Subscription:
+    """A running push: what the child sends waits here, newest per symbol, for a callback that may block."""
+
+    def __init__(self, source: QmtSource, number: int, on_parsed: OnParsed) -> None:
+        self._source = source
+        self._number = number
+        self._on_parsed = on_parsed
+        self.mailbox: Mailbox[Quote | ParseError] = Mailbox()
+        self._thread = threading.Thread(target=self._run, name=f"qmt-deliver-{number}", daemon=True)
+        self._thread.start()
+
+    def arrived(self, parsed: Parsed) -> None:
+        """From the child, in the terminal's order."""
+        fresh: dict[str, Quote | ParseError] = {quote.symbol: quote for quote in parsed.quotes}
+        fresh.update((f"{error.symbol} {error.reason}", error) for error in parsed.errors)
+        self.mailbox.put(fresh)
+
+    def _run(self) -> None:
+        while not self.mailbox.closed:
+            waiting = self.mailbox.take().values()
+            quotes = tuple(value for value in waiting if isinstance(value, Quote))
+            errors = tuple(value for value in waiting if isinstance(value, ParseError))
+            if not waiting or self.mailbox.closed:
+                continue
+            try:
+                self._on_parsed(Parsed(quotes, errors))
+            except Exception:
+                # The edge of this thread: a receiver that fails once must not end the push.
+                log.exception("qmt_receiver_failed", push=self._number)
+
+    def close(self) -> None:
+        """End the push."""
+        self._source.drop(self._number)
+        self.mailbox.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join(2.0)
+
+
+class QmtSource:
+    """One terminal at ``address`` (HOST:PORT). ``name`` names the terminal in logs; values carry the source ``qmt``.
+
+    ``timeout``: seconds that the terminal may take to connect or to subscribe before its process is started anew.
+    ``silence``: seconds without a push after which the terminal is asked whether it knows something newer.
+    """
+
+    def __init__(self, *, name: str, address: str, timeout: float, silence: float = SILENCE) -> None:
+        self.name: str = "qmt"
+        self.refused_bars: Counter[str] = Counter()
+        self._address = address
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._subscriptions: dict[int, tuple[_Subscription, tuple[str, ...] | None]] = {}
+        self._merged_before = 0
+        self._supervisor = Supervisor(terminal=name, address=address, timeout=timeout, silence=silence, on_pushed=self._pushed)
+
+    def start(self) -> None:
+        """Start the child process; returns at once."""
+        self._supervisor.start()
+
+    def close(self) -> None:
+        """End subscriptions and the child process."""
+        self._supervisor.close()
+        with self._lock:
+            subscriptions = [subscription for subscription, _ in self._subscriptions.values()]
+        for subscription in subscriptions:
+            subscription.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while there is one."""
+        return self._supervisor.pid
+
+    def status(self) -> SourceStatus:
+        """How the terminal is now."""
+        supervisor = self._supervisor
+        with self._lock:
+            merged = self._merged_before + sum(subscription.mailbox.merged for subscription, _ in self._subscriptions.values())
+        return SourceStatus(
+            state=supervisor.state,
+            detail=supervisor.report.detail,
+            address=self._address,
+            version=supervisor.report.version or None,
+            time=supervisor.time,
+            restarts=supervisor.restarts,
+            dropped=merged + supervisor.merged,
+        )
+
+    def capabilities(self) -> frozenset[Capability]:
+        """As probed on this terminal."""
+        return self._supervisor.capabilities
+
+    def _ask(self, request: messages.Request, answer: type[Answered], timeout: float, request_id: str = "") -> Answered:
+        body = self._supervisor.call(request, timeout=timeout, request_id=request_id)
+        return msgspec.msgpack.decode(body, type=answer)
+
+    def universe(self, *, timeout: float) -> tuple[str, ...]:
+        """The A shares of the three exchanges and the core indices, as far as the terminal knows them."""
+        return self._ask(messages.FetchUniverse(), tuple[str, ...], timeout)
+
+    def fetch_quotes(self, symbols: Sequence[str] | None = None, *, timeout: float, request_id: str = "") -> Parsed:
+        """The terminal's full tick of each symbol; ``{}`` of a symbol is a ``ParseError``."""
+        wanted = None if symbols is None else tuple(symbols)
+        return self._ask(messages.FetchQuotes(wanted), Parsed, timeout, request_id)
+
+    def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> _Subscription:
+        """Push quotes; the subscription outlives restarts of the terminal and of its child process.
+
+        What ``on_parsed`` has no time for is merged to the newest per symbol and counted in the status' ``dropped``.
+        """
+        if self._supervisor.closed:
+            raise SourceUnavailable("closed")
+        if self._supervisor.state == State.UP and Capability.PUSH not in self.capabilities():
+            raise Unsupported("this terminal does not push")
+        number = next(self._numbers)
+        subscription = _Subscription(self, number, on_parsed)
+        with self._lock:
+            self._subscriptions[number] = (subscription, None if symbols is None else tuple(symbols))
+        self._want()
+        return subscription
+
+    def drop(self, number: int) -> None:
+        """A subscription has ended."""
+        with self._lock:
+            ended = self._subscriptions.pop(number, None)
+            self._merged_before += ended[0].mailbox.merged if ended else 0
+        if ended:
+            self._want()
+
+    def _want(self) -> None:
+        with self._lock:
+            self._supervisor.want({number: symbols for number, (_, symbols) in self._subscriptions.items()})
+
+    def _pushed(self, number: int, parsed: Parsed) -> None:
+        with self._lock:
+            found = self._subscriptions.get(number)
+        if found:
+            found[0].arrived(parsed)
+
+    def fetch_bars(
+        self,
+        symbols: Sequence[str],
+        period: Period,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        count: int | None = None,
+        timeout: float,
+        request_id: str = "",
+    ) -> dict[str, tuple[Bar, ...]]:
+        """Bars as the terminal stamps them. Rows that it filled are left out and counted in ``refused_bars``."""
+        found: dict[str, tuple[Bar, ...]] = {}
+        for part, left in _parts(symbols, timeout):
+            request = messages.FetchBars(part, period, start, end, count)
+            answer = self._ask(request, messages.Bars, left, request_id)
+            self.refused_bars.update(answer.refused)
+            found.update(answer.bars)
+        return found
+
+    def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
+        """Details of the symbols that the terminal knows."""
+        found: list[Instrument] = []
+        for part, left in _parts(symbols, timeout):
+            found.extend(self._ask(messages.FetchInstruments(part), tuple[Instrument, ...], left))
+        return found
+
+    def fetch_sectors(self, *, timeout: float) -> dict[str, tuple[str, ...]]:
+        """Every sector that the terminal lists and knows constituents of."""
+        deadline = time.monotonic() + timeout
+        names = self._ask(messages.FetchSectorNames(), tuple[str, ...], timeout)
+        found: Mapping[str, Any] = {}
+        for part, left in _parts(names, deadline - time.monotonic()):
+            found = {**found, **self._ask(messages.FetchSectors(part), dict[str, tuple[str, ...]], left)}
+        return {name: symbols for name, symbols in found.items() if symbols}
+
+    def fetch_trading_dates(self, market: str, *, timeout: float) -> tuple[str, ...]:
+        """ISO dates from the terminal's own list."""
+        return self._ask(messages.FetchTradingDates(market), tuple[str, ...], timeout)
+
+
+def _parts(items: Sequence[str], timeout: float) -> Iterable[tuple[tuple[str, ...], float]]:
+    """The items in parts, each with the seconds that are left for it."""
+    deadline = time.monotonic() + timeout
+    for first in range(0, len(items), PART):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise SourceTimeout(f"{first} of {len(items)} in {timeout} s")
+        yield tuple(items[first : first + PART]), left

@@ -1,0 +1,340 @@
+"""An emulated QMT terminal: a process that answers the client's calls over TCP, and a test's orders on a second port.
+
+``python -m tests.emulator.terminal --port 0`` prints ``{"port": ..., "control": ...}`` and lives until its standard
+input closes. With ``--interval`` its market moves by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.emulator import bson, market
+
+NOT_REALIZED = '{"ErrorID": 300000, "ErrorMsg": "function not realize"}'
+
+
+@dataclass
+class Modes:
+    """How the terminal behaves. Each can be set while it runs."""
+
+    frozen: bool = False
+    """Accepts connections and calls, and answers nothing."""
+    latency: float = 0.0
+    """Seconds before each answer."""
+    missing: list[str] = field(default_factory=list)
+    """Functions, and names of commonControl, that answer "function not realize"."""
+    failing: list[str] = field(default_factory=list)
+    """Functions that answer an error of another kind."""
+    freeze_on: list[str] = field(default_factory=list)
+    """Functions that are never answered, while all others are."""
+    levels: int = 5
+    empty: list[str] = field(default_factory=list)
+    """Codes whose tick is ``{}``."""
+    hang_downloads: bool = False
+    mute: bool = False
+    """Connected, answering, and pushing nothing."""
+    peer: str = ""
+    """What the client says it is connected to, if not the truth."""
+    old: bool = False
+    """Instrument details spelled ``FloatVolumn``, no tag."""
+    no_sectors: bool = False
+
+
+class Terminal:
+    """The state: modes, market, connections, and a record of what was called."""
+
+    def __init__(self, name: str, symbols: int) -> None:
+        self.name = name
+        self.modes = Modes()
+        self.stocks = market.stocks(symbols)
+        self.codes = [*self.stocks, *market.INDICES, *market.FUTURES, market.FUND]
+        self.step = 0
+        self.ticks: dict[str, dict[str, Any]] = {}
+        self.bars: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self.sessions: set[Session] = set()
+        self.calls: deque[dict[str, Any]] = deque(maxlen=20_000)
+
+    def tick(self, code: str) -> dict[str, Any]:
+        """The newest tick: the scripted one, else the market's."""
+        if code in self.modes.empty:
+            return {}
+        return self.ticks.get(code) or market.tick(code, self.step, self.modes.levels)
+
+    def expand(self, names: list[str]) -> list[str]:
+        """Codes that the terminal knows; a market's token is all of the market."""
+        tokens = {name for name in names if "." not in name}
+        if tokens:
+            return [code for code in self.codes if code in names or code.rpartition(".")[2] in tokens]
+        known = self.codes if len(names) > 50 else [*self.codes, *self.ticks]
+        return [name for name in names if name in set(known) or name in self.ticks]
+
+    def advance(self, steps: int) -> None:
+        """The market moves on, and every subscriber is told."""
+        for _ in range(steps):
+            self.step += 1
+            self.ticks.clear()
+            for session in self.sessions:
+                session.push_all()
+
+    def push(self, ticks: dict[str, dict[str, Any]]) -> None:
+        """Scripted ticks become the newest ones and are pushed as they are."""
+        self.ticks.update({code: tick for code, tick in ticks.items() if tick})
+        for session in self.sessions:
+            session.push(ticks)
+
+    def stats(self) -> dict[str, Any]:
+        """What a test may want to know."""
+        subscriptions = [len(codes) for session in self.sessions for _, codes in session.subscriptions.values()]
+        return {"calls": list(self.calls), "subscriptions": subscriptions, "connections": len(self.sessions), "step": self.step}
+
+
+class Session:
+    """One client."""
+
+    def __init__(self, terminal: Terminal, writer: asyncio.StreamWriter) -> None:
+        self.terminal = terminal
+        self.writer = writer
+        self.subscriptions: dict[int, tuple[bool, set[str]]] = {}
+        """Number -> whether it is a whole-quote subscription, and its codes."""
+
+    def send(self, frame: dict[str, Any]) -> None:
+        if not self.writer.is_closing():
+            self.writer.write(bson.encode(frame))
+
+    def push_all(self) -> None:
+        """Every subscription's current ticks."""
+        for number, (whole, codes) in self.subscriptions.items():
+            self._push(number, whole, {code: self.terminal.tick(code) for code in codes})
+
+    def push(self, ticks: dict[str, dict[str, Any]]) -> None:
+        """These ticks, to the subscriptions that have them."""
+        for number, (whole, codes) in self.subscriptions.items():
+            if wanted := {code: tick for code, tick in ticks.items() if code in codes}:
+                self._push(number, whole, wanted)
+
+    def _push(self, number: int, whole: bool, ticks: dict[str, dict[str, Any]]) -> None:
+        modes = self.terminal.modes
+        if modes.mute or modes.frozen:
+            return
+        extra = {"volRatio": 0.0, "speed1Min": 0.0, "speed5Min": 0.0}
+        pushed = {code: {**tick, **extra} if tick else {} for code, tick in ticks.items()}
+        raw = bson.encode(pushed if whole else {code: [tick] for code, tick in pushed.items()})
+        self.send({"k": "push", "seq": number, "raw": raw})
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Answer calls until the client is gone."""
+        while True:
+            header = await reader.readexactly(4)
+            frame = bson.decode(header + await reader.readexactly(struct.unpack("<i", header)[0] - 4))
+            modes, method = self.terminal.modes, frame["m"]
+            arguments = frame["a"]
+            self.terminal.calls.append(_record(method, arguments))
+            name = arguments[0] if method == "commonControl" else method
+            if modes.frozen or name in modes.freeze_on:
+                continue
+            if modes.latency:
+                await asyncio.sleep(modes.latency)
+            if name in modes.missing:
+                self.send({"k": "error", "id": frame["id"], "e": NOT_REALIZED})
+            elif name in modes.failing:
+                self.send({"k": "error", "id": frame["id"], "e": "the quote server does not answer"})
+            else:
+                self.send({"k": "reply", "id": frame["id"], "r": self._answer(method, arguments)})
+            await self.writer.drain()
+
+    def _answer(self, method: str, arguments: list[Any]) -> Any:
+        match method, arguments:
+            case "subscribe_whole_quote" | "subscribe_quote", [number, codes]:
+                whole = method == "subscribe_whole_quote"
+                known = set(self.terminal.expand(codes))
+                self.subscriptions[number] = (whole, known)
+                if whole:
+                    self._push(number, whole, {code: self.terminal.tick(code) for code in known})
+                return number
+            case "unsubscribe_quote", [number]:
+                self.subscriptions.pop(number, None)
+                return None
+        return answer(self.terminal, method, arguments)
+
+
+def _record(method: str, arguments: list[Any]) -> dict[str, Any]:
+    codes = next((argument for argument in arguments if isinstance(argument, list)), None)
+    shown = [argument for argument in arguments if isinstance(argument, str | int)]
+    return {
+        "method": method,
+        "codes": None if codes is None else len(codes),
+        "first": codes[:3] if codes else [],
+        "arguments": shown,
+    }
+
+
+def _full_tick(terminal: Terminal, codes: list[str]) -> str:
+    ticks = {code: terminal.tick(code) for code in terminal.expand(codes)}
+    return json.dumps(
+        {code: {**tick, "timetag": "20250808 09:30:00", "tickvol": 0} if tick else {} for code, tick in ticks.items()}
+    )
+
+
+def _sector(terminal: Terminal, name: str, _moment: int = -1) -> list[str]:
+    wanted: dict[str, Callable[[str], bool]] = {
+        "沪深A股": lambda code: not code.endswith(".BJ"),
+        "上证A股": lambda code: code.endswith(".SH"),
+        "深证A股": lambda code: code.endswith(".SZ"),
+        "京市A股": lambda code: code.endswith(".BJ"),
+        "沪深300": lambda code: code in set(terminal.stocks[:3]),
+    }
+    if terminal.modes.no_sectors or name not in wanted:
+        return []
+    return [code for code in terminal.stocks if wanted[name](code)]
+
+
+def _market_data(terminal: Terminal, codes: list[str], period: str, start: str, end: str, count: int, *_: Any) -> Any:
+    if period in ("tick", "l2quote"):
+        return {code: [terminal.tick(code)] for code in terminal.expand(codes)}
+    found = {}
+    for code in codes:
+        rows = terminal.bars.get(code, {}).get(period)
+        if rows is None:
+            rows = market.bars(code, period) if code in terminal.codes else []
+        # A date as the end means all of its day.
+        rows = [row for row in rows if (not start or row["stime"] >= start) and (not end or row["stime"][: len(end)] <= end)]
+        found[code] = rows[-count:] if count > 0 else rows
+    return found
+
+
+def _detail(terminal: Terminal, code: str) -> bytes:
+    return bson.encode(market.detail(code, old=terminal.modes.old)) if code in terminal.codes else b""
+
+
+def _trading_dates(_terminal: Terminal, name: str, _start: str, _end: str, count: int) -> list[int]:
+    if name not in ("SH", "SZ", "IF", "SF"):
+        return []
+    midnights = [market.milliseconds(market.datetime.datetime.combine(day, market.datetime.time())) for day in market.DAYS]
+    return midnights[-count:] if count > 0 else midnights
+
+
+def _server_tag(terminal: Terminal) -> bytes:
+    return bson.encode({} if terminal.modes.old else {"tag": terminal.name, "version": "emulated 1.0"})
+
+
+def _common(_terminal: Terminal, function: str, _parameters: bytes) -> bytes:
+    answers: dict[str, dict[str, Any]] = {
+        "getapiversion": {"downloadversion": 1},
+        "getquoteserverstatus": {"result": [{"key": "0_SH_L1", "info": {"ip": "192.0.2.1", "port": 55300}}]},
+        "getperiodlist": {"result": [{"name": "1m", "desc": "1分钟"}]},
+        "getfullkline": {"result": {"close": [[10.1]]}, "stock": ["600000.SH"], "stime": ["20250808150000"]},
+    }
+    return bson.encode(answers.get(function, {"result": []}))
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "hello": lambda terminal: terminal.modes.peer,
+    "get_server_tag": _server_tag,
+    "get_data_dir": lambda terminal: f"/emulated/{terminal.name}",
+    "get_full_tick": _full_tick,
+    "get_stock_list_in_sector": _sector,
+    "get_sector_list": lambda _terminal: ["沪深A股", "上证A股", "深证A股", "京市A股", "沪深300", "过期板块"],
+    "get_trading_dates_by_market": _trading_dates,
+    "get_market_last_trade_date": lambda _terminal, _market: market.MIDNIGHT,
+    "get_holidays": lambda _terminal: [20250602, 20251001],
+    "get_instrument_detail": _detail,
+    "get_stock_type": lambda _terminal, _code: {"stock": True, "index": False, "fund": False, "etf": False},
+    "is_stock_type": lambda _terminal, _code, _tag: True,
+    "get_main_contract": lambda _terminal, _code: "IF2509",
+    "get_weight_in_index": lambda _terminal, _code: {"600000.SH": 0.65},
+    "get_divid_factors": lambda _terminal, *_: {"20240718": {"time": 1721232000000.0, "interest": 0.321, "dr": 1.038}},
+    "get_market_data3": _market_data,
+    "supply_history_data2": lambda terminal, *_: {"done": not terminal.modes.hang_downloads},
+    "commonControl": _common,
+}
+
+
+def answer(terminal: Terminal, method: str, arguments: list[Any]) -> Any:
+    """The answer to a call that is no subscription."""
+    return ANSWERS[method](terminal, *arguments)
+
+
+def obey(terminal: Terminal, order: dict[str, Any]) -> dict[str, Any]:
+    """One order of a test."""
+    match order:
+        case {"set": modes}:
+            terminal.modes = Modes(**{**asdict(terminal.modes), **modes})
+        case {"push": ticks}:
+            terminal.push(ticks)
+        case {"place": ticks}:
+            terminal.ticks.update(ticks)
+        case {"bars": bars}:
+            terminal.bars.update(bars)
+        case {"advance": steps}:
+            terminal.advance(steps)
+        case {"stocks": count}:
+            terminal.stocks = market.stocks(count)
+            terminal.codes = [*terminal.stocks, *market.INDICES, *market.FUTURES, market.FUND]
+        case {"drop": _}:
+            for session in terminal.sessions:
+                session.writer.transport.abort()
+        case {"crash": _}:
+            for session in terminal.sessions:
+                session.send({"k": "crash"})
+        case {"print": text}:
+            for session in terminal.sessions:
+                session.send({"k": "print", "text": text})
+    return terminal.stats() if "stats" in order else {}
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    """Serve clients and tests until standard input closes."""
+    terminal = Terminal(arguments.name, arguments.symbols)
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = Session(terminal, writer)
+        terminal.sessions.add(session)
+        try:
+            await session.serve(reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # The client has gone.
+        finally:
+            terminal.sessions.discard(session)
+            writer.close()
+
+    async def control(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(json.dumps(obey(terminal, json.loads(line))).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    served = await asyncio.start_server(client, "127.0.0.1", arguments.port)
+    controlled = await asyncio.start_server(control, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+    ports = {"port": served.sockets[0].getsockname()[1], "control": controlled.sockets[0].getsockname()[1]}
+    print(json.dumps(ports), flush=True)  # noqa: T201 (what whoever started this reads)
+    loop = asyncio.get_running_loop()
+    moving = asyncio.ensure_future(_move(terminal, arguments.interval))
+    await loop.run_in_executor(None, sys.stdin.read)
+    moving.cancel()
+
+
+async def _move(terminal: Terminal, interval: float) -> None:
+    while interval:
+        await asyncio.sleep(interval)
+        terminal.advance(1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="the port for clients; 0: any free one")
+    parser.add_argument("--name", default="emulated", help="what the terminal calls itself")
+    parser.add_argument("--symbols", type=int, default=12, help="how many stocks it knows")
+    parser.add_argument("--interval", type=float, default=0.0, help="seconds between two steps of its market; 0: on order only")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(_arguments()))
