@@ -102,3 +102,22 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite in a file: in memory, connections of several threads lock each other's tables out at once."""
+    from django.db import connections
+
+    settings = connections["default"].settings_dict
+    if settings["ENGINE"] == "django.db.backends.sqlite3":
+        settings["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees another's keys or quotas: the ids of keys come again with each test's database."""
+    from argus.access import check, limits
+
+    check.cache.clear()
+    monkeypatch.setattr(limits, "_limiter", limits.MemoryLimiter())

@@ -9,3 +9,5 @@ for name in ("REDIS_URL", "DATABASE_URL"):
     os.environ.pop(name, None)
 os.environ["ARGUS_DATA_DIR"] = tempfile.mkdtemp(prefix="argus-test-")
 os.environ["ARGUS_LOG_FILE"] = "false"
+# Where the PostgreSQL of the tests keeps its sockets; not every machine has one set.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="argus-run-"))

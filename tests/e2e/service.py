@@ -1,0 +1,146 @@
+"""Argus as its users run it: real processes, real ports, spoken to from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """The condition's first true value; the test fails where it does not come."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    return pytest.fail(f"waited {seconds:g} s in vain for {what}")
+
+
+class Service:
+    """The processes of one deployment, with their settings, logs and ports."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.directory = directory
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("ARGUS_")}
+        self.env |= {"ARGUS_DATA_DIR": str(directory), "ARGUS_LOG_FILE": "false", "DJANGO_SETTINGS_MODULE": "argus.settings"}
+        self.env |= settings
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command to its end; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        """Start a process under a name; its output goes into a log of that name."""
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=self.env, stdout=log, stderr=log)
+        self.processes[name] = process
+        return process
+
+    def log(self, name: str) -> str:
+        """What a process has written so far."""
+        return (self.directory / f"{name}.log").read_text()
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> int:
+        """End a process and wait for it; its exit code."""
+        process = self.processes.pop(name)
+        process.send_signal(how)
+        return process.wait(20)
+
+    def close(self) -> None:
+        """End everything."""
+        for process in self.processes.values():
+            process.terminate()
+        for name, process in self.processes.items():
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
+                pytest.fail(f"{name} did not end on SIGTERM:\n{self.log(name)[-3000:]}")
+
+    def ready(self, port: int, name: str) -> dict[str, Any]:
+        """Wait until the web process says that it is ready; its health."""
+
+        def check() -> dict[str, Any] | None:
+            process = self.processes[name]
+            if process.poll() is not None:
+                pytest.fail(f"{name} ended with {process.returncode}:\n{self.log(name)[-3000:]}")
+            status, body, _ = get(port, "/health/ready")
+            return body if status == 200 else None
+
+        return dict(wait_for(check, f"{name} to be ready; its log ends:\n{self.log(name)[-1500:]}"))
+
+
+def get(port: int, path: str, key: str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
+    """A GET: status (0 where nobody answers), body (parsed where it is JSON) and headers."""
+    return call("GET", port, path, key, **headers)
+
+
+def call(method: str, port: int, path: str, key: str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
+    """A request without a body."""
+    if key:
+        headers["X-API-Key"] = key
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            status, body, got = answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        status, body, got = error.code, error.read(), error.headers
+    except OSError:
+        return 0, None, {}
+    is_json = "json" in (got.get("Content-Type") or "")
+    return status, json.loads(body) if is_json else body.decode(), {name.lower(): value for name, value in got.items()}
+
+
+@contextlib.contextmanager
+def stream(port: int, key: str, **subscribe: Any) -> Iterator[ClientConnection]:
+    """A subscribed WebSocket client."""
+    headers = {"X-API-Key": key}
+    with connect(f"ws://127.0.0.1:{port}/ws/market_data", additional_headers=headers, max_size=None, max_queue=None) as client:
+        assert receive(client)["type"] == "connected"
+        if subscribe:
+            client.send(json.dumps({"action": "subscribe", "id": "1"} | subscribe))
+            answer = receive(client)
+            assert answer["type"] == "subscribed", answer
+        yield client
+
+
+def receive(client: ClientConnection, timeout: float = 20) -> dict[str, Any]:
+    """The next message."""
+    return dict(json.loads(client.recv(timeout=timeout)))
+
+
+def receive_data(client: ClientConnection, timeout: float = 20) -> dict[str, Any]:
+    """The next data message, whatever else comes between."""
+    while True:
+        message = receive(client, timeout)
+        if message["type"] == "data":
+            return message
