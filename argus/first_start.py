@@ -8,6 +8,7 @@ from typing import NamedTuple
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
+from argus import launch
 from argus.access import services
 
 ADMINISTRATOR = "admin"
@@ -56,7 +57,7 @@ def announcement(made: Made, base: str) -> str:
             "  试一试 / try it",
             f'    curl -H "X-API-Key: {made.key}" "{base}/api/v1/market_data/latest?symbols=000001.SZ"',
             "",
-            '    .venv/bin/python -c "',
+            f'    {launch.PYTHON.relative_to(launch.ROOT)} -c "',
             "    import json, websockets.sync.client as ws",
             f"    c = ws.connect('{stream}', additional_headers={{'X-API-Key': '{made.key}'}})",
             "    c.send(json.dumps({'action': 'subscribe', 'id': '1', 'symbols': ['000001.SZ']}))",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import httpx
@@ -41,7 +42,7 @@ async def test_a_silent_source_makes_it_unready_again(client: httpx.AsyncClient,
     filled.feeds["main"].canary_arrived = time.monotonic() - config.stale_after - 32
     answer = await client.get("/health/ready")
     assert answer.status_code == 503
-    assert "42 s ago; 10 s are allowed" in answer.json()["reason"]
+    assert re.search(r"4\d s ago; 10 s are allowed", answer.json()["reason"])
     assert (await client.get("/health/live")).status_code == 200
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import json
 import struct
 import sys
@@ -217,7 +218,7 @@ def _detail(terminal: Terminal, code: str) -> bytes:
 def _trading_dates(_terminal: Terminal, name: str, _start: str, _end: str, count: int) -> list[int]:
     if name not in ("SH", "SZ", "IF", "SF"):
         return []
-    midnights = [market.milliseconds(market.datetime.datetime.combine(day, market.datetime.time())) for day in market.DAYS]
+    midnights = [market.milliseconds(datetime.datetime.combine(day, datetime.time())) for day in market.DAYS]
     return midnights[-count:] if count > 0 else midnights
 
 

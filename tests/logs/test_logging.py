@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from django.conf import settings
 from structlog.contextvars import bound_contextvars
 
 from argus.config import Config
@@ -51,8 +52,10 @@ def test_our_own_event_is_one_line_with_its_fields_and_ids(lines: Lines) -> None
 
 
 @pytest.mark.parametrize("name", OVERTAKEN)
-def test_the_loggers_of_others_go_the_same_way(name: str, lines: Lines) -> None:
+def test_the_loggers_of_others_go_the_same_way(name: str, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger(name)
+    # A server that another test has run in this process may have turned it off (uvicorn does, without an access log).
+    monkeypatch.setattr(logger, "propagate", settings.LOGGING["loggers"][name]["propagate"])
     assert logger.propagate and all(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
     with bound_contextvars(request_id="r-2"):
         logger.error("it broke for %s at %s", KEY, ("203.0.113.7", 4711))

@@ -21,4 +21,4 @@ class _StandIn:
         return spec_from_file_location(name, Path(__file__).parent.parent / "datacenter.py")
 
 
-sys.meta_path.insert(0, _StandIn())  # type: ignore[arg-type]
+sys.meta_path.insert(0, _StandIn())

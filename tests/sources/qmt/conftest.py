@@ -19,7 +19,12 @@ from tests.sources.conformance import wait_up
 TIMEOUT = 30.0
 
 VENDOR = """
-import json, sys
+import json, sys, threading
+out, sys.stdout = sys.stdout, sys.stderr
+def show(value):
+    for thread in threading.enumerate():
+        if thread.name.startswith("xt-"): xtdata.disconnect(), thread.join(10)
+    out.write(json.dumps(value))
 sys.modules["pkg_resources"] = None
 from xtquant import xtdata
 xtdata.enable_hello = False
@@ -72,7 +77,7 @@ def connected(started: Connect) -> Connect:
     return connect
 
 
-def _vendor(script: str, **environment: str) -> Any:
+def _vendor(script: str, **environment: str) -> tuple[Any, str]:
     done = subprocess.run(
         [sys.executable, "-c", VENDOR + script],
         env={**os.environ, "TZ": "Asia/Shanghai", **environment},
@@ -82,10 +87,10 @@ def _vendor(script: str, **environment: str) -> Any:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    return json.loads(done.stdout), done.stderr
 
 
 @pytest.fixture
 def vendor() -> Callable[..., Any]:
-    """Run a script on the vendor's unmodified module; what it printed last (JSON), and its standard error."""
+    """Run a script on the vendor's unmodified module; what it showed, and whatever was printed."""
     return functools.partial(_vendor)

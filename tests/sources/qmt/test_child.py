@@ -60,7 +60,7 @@ except Exception:
 landed = [tag()]
 xtdata.connect(port={terminal.port})
 landed.append(tag())
-print(json.dumps(landed))
+show(landed)
 """
             landed, _ = vendor(script, **{LOCAL_SERVER_PORT: str(other.port)})
             assert landed == ["other", "other"], "silent cross-wiring: this is what our own connecting has to prevent"
@@ -205,7 +205,7 @@ class TestProcess:
         eventually(lambda: "is not Beijing's time" in source.status().detail)
 
     def test_beijing_midnight_read_in_utc_is_the_previous_day(self, vendor) -> None:  # type: ignore[no-untyped-def]
-        script = "print(json.dumps(xtdata.timetag_to_datetime(1754496000000, '%Y%m%d')))"
+        script = "show(xtdata.timetag_to_datetime(1754496000000, '%Y%m%d'))"
         assert vendor(script, TZ="UTC")[0] == "20250806"
         assert vendor(script, TZ=ZONE)[0] == "20250807"
 

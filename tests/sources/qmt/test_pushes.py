@@ -60,7 +60,8 @@ def test_callbacks_raise_nothing_whatever_comes() -> None:
     """The vendor's wrapper prints and swallows what a callback raises: it must become a ParseError instead."""
     mailbox: Mailbox[tuple[str, Any]] = Mailbox()
     chunk = _Chunk([CODE], mailbox)
-    for datas in ([1, 2], None, b"\xff", {CODE: None}, {1: {"time": 1}}, {"000001.SZ": []}, {"000002.SZ": [{}, 3]}):
+    payloads: list[object] = [[1, 2], None, b"\xff", {CODE: None}, {1: {"time": 1}}, {"000001.SZ": []}, {"000002.SZ": [{}, 3]}]
+    for datas in payloads:
         chunk.arrived(datas)
     parsed = parse_ticks(mailbox.take(timeout=1).values(), 0)
     assert parsed.quotes == ()
