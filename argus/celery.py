@@ -7,9 +7,12 @@ Run one such worker per terminal (``celery -A argus worker -Q terminal.main``) a
 from __future__ import annotations
 
 import os
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Celery
+from celery.schedules import schedule
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
@@ -20,6 +23,10 @@ from django.conf import settings
 from argus.config import config
 
 QUEUE_PREFIX = "terminal."
+CLOCK_TOLERANCE = 30.0
+"""Seconds by which the clocks of beat's host and a terminal's may differ: a message expires by the reader's clock."""
+
+_STARTED = datetime.now(UTC), time.monotonic()
 
 app = Celery("argus")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -32,16 +39,25 @@ def queue_of(terminal: str) -> str:
     return QUEUE_PREFIX + terminal
 
 
-app.conf.beat_schedule = {
-    f"poll-{terminal}": {
+def steady_now() -> datetime:
+    """Beat's clock: the time of day at the start, carried on by the monotonic clock. A time of day that is set back by an
+    hour would stop all polls for an hour."""
+    began, at = _STARTED
+    return began + timedelta(seconds=time.monotonic() - at)
+
+
+def poll_entry(terminal: str, interval: float) -> dict[str, Any]:
+    """The schedule of one terminal's polls."""
+    return {
         "task": "marketdata.tasks.poll_quotes",
-        "schedule": config.poll_interval,
+        "schedule": schedule(interval, nowfun=steady_now),
         "args": (terminal,),
-        # A poll that could not start before the next one is due is worth nothing: it expires instead of queueing up.
-        "options": {"queue": queue_of(terminal), "expires": 0.9 * config.poll_interval},
+        # Polls for a worker that is away do not queue up; while one is under way, the feed answers the next ones at once.
+        "options": {"queue": queue_of(terminal), "expires": interval + CLOCK_TOLERANCE},
     }
-    for terminal in config.addresses
-}
+
+
+app.conf.beat_schedule = {f"poll-{terminal}": poll_entry(terminal, config.poll_interval) for terminal in config.addresses}
 
 
 @setup_logging.connect

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from argus.access.address import parse_network
@@ -88,6 +88,13 @@ class Config(BaseSettings):
                 raise ValueError(f"{name!r} is not a terminal's name: use letters, digits, - and _")
         if not names or len(set(names)) != len(names):
             raise ValueError("give at least one terminal, each under its own name")
+        return value
+
+    @field_validator("stale_after")
+    @classmethod
+    def _longer_than_a_poll(cls, value: float, info: ValidationInfo) -> float:
+        if value <= info.data.get("poll_interval", 0.0):
+            raise ValueError("it must be longer than ARGUS_POLL_INTERVAL, or data would be stale before the next poll")
         return value
 
     @property

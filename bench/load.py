@@ -16,7 +16,7 @@ import msgspec
 import picows
 
 from bench.market import SYMBOLS, VARIANTS, choose, sweep
-from marketdata.batch import Batch, encode, join
+from marketdata.batch import Batch, encode
 
 
 class Run(msgspec.Struct):
@@ -130,8 +130,8 @@ class Sweeps:
         tail = b',"seq":%d}' % self.seq
         bodies = self._bodies[self.seq % VARIANTS].values()
         now = int(time.time() * 1000)
-        body = join([body[:-1] + tail for body in bodies])
-        return encode(Batch("main", self.epoch, self.seq, now, "simulated", now, False, list(SYMBOLS), body))
+        fragments = [body[:-1] + tail for body in bodies]
+        return encode(Batch("main", self.epoch, self.seq, now, "simulated", now, False, list(SYMBOLS), fragments))
 
     async def send(self, blob: bytes) -> None:
         await self._layer.group_send(self._group, {"type": self._type, "blob": blob})
@@ -161,8 +161,8 @@ async def run(job: Run) -> dict[str, Any]:
         )
         await asyncio.wait_for(asyncio.gather(*(client.ready for client in group)), 60)
         clients += group
-    # One sweep that is not counted: caches warm, buffers grown.
-    await _sweep_and_wait(sweeps, arrivals)
+    # A sweep that is not counted: caches warm, buffers grown.
+    await _warm_up(sweeps, arrivals)
     arrivals.latencies.clear()
     arrivals.total = 0
     sys.stdout.write("ready\n")
@@ -191,15 +191,22 @@ async def _publish(sweeps: Sweeps, arrivals: Arrivals, blob: bytes | None = None
     return sweeps.seq
 
 
-async def _arrived(arrivals: Arrivals, seq: int) -> None:
-    async with asyncio.timeout(60):
+async def _arrived(arrivals: Arrivals, seq: int, *, seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
         while not arrivals.done(seq):
             arrivals.complete.clear()
             await arrivals.complete.wait()
 
 
-async def _sweep_and_wait(sweeps: Sweeps, arrivals: Arrivals) -> None:
-    await _arrived(arrivals, await _publish(sweeps, arrivals))
+async def _warm_up(sweeps: Sweeps, arrivals: Arrivals) -> None:
+    """Sweep until one arrives whole: what comes while a client is still being sent its snapshot becomes part of that."""
+    for _ in range(12):
+        try:
+            await _arrived(arrivals, await _publish(sweeps, arrivals), seconds=5)
+            return
+        except TimeoutError:
+            continue
+    raise TimeoutError("no sweep arrived at all clients")
 
 
 async def _paced(sweeps: Sweeps, arrivals: Arrivals, job: Run) -> int:

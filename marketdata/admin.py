@@ -11,11 +11,19 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from argus.console import SOURCES
 from marketdata.models import Instrument, Sector
 
 
 class MachineWritten(ModelAdmin):  # type: ignore[misc]
     """Rows that no person adds, changes or deletes."""
+
+    list_before_template = "admin/list_note.html"
+    empty_text = _("The source has told nothing yet.")
+
+    @display(description=_("source"), ordering="source")  # type: ignore[untyped-decorator]
+    def source_name(self, row: Instrument | Sector) -> str:
+        return str(SOURCES.get(row.source, row.source))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -29,17 +37,23 @@ class MachineWritten(ModelAdmin):  # type: ignore[misc]
 
 @admin.register(Instrument)
 class InstrumentAdmin(MachineWritten):
-    list_display = ["symbol", "name", "kind", "market", "price_tick", "quoted", "source", "refreshed_at"]
+    list_display = ["symbol", "name", "kind", "market", "price_tick", "quoted", "source_name", "refreshed_at"]
+    list_note = _("What the source tells of each instrument. It is renewed at every start and every six hours.")
     list_filter = ["market", "kind", "quoted", "source"]
     search_fields = ["symbol", "name"]
-    show_full_result_count = False
 
 
 @admin.register(Sector)
 class SectorAdmin(MachineWritten):
-    list_display = ["name", "size", "source", "refreshed_at"]
+    list_display = ["name", "size", "source_name", "refreshed_at"]
+    list_note = _("Named lists of symbols. Clients subscribe to one as sector:NAME.")
+    fields = ["name", "size", "symbols_shown", "source_name", "refreshed_at"]
     search_fields = ["name"]
 
     @display(description=_("symbols"))  # type: ignore[untyped-decorator]
-    def size(self, sector: Sector) -> int:
-        return len(sector.symbols)
+    def size(self, sector: Sector) -> str:
+        return f"{len(sector.symbols):,}"
+
+    @display(description=_("constituents"))  # type: ignore[untyped-decorator]
+    def symbols_shown(self, sector: Sector) -> str:
+        return " ".join(sector.symbols)

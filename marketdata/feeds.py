@@ -152,6 +152,7 @@ class Feed:
                 works = self._take()
                 if works:
                     self._handle(works)
+                metrics.ACTIVE.labels(self.publisher.feed, self.terminal).set(1 if self.publisher.active else 0)
             except Exception:
                 # The edge of this thread: one bad batch must not end the feed; counted by the log's level and seen in it.
                 metrics.QUOTES.labels(self.publisher.feed, "failed").inc()
@@ -193,7 +194,6 @@ class Feed:
             metrics.PUBLISH_FAILURES.labels(feed).inc()
             log.error("publish_failed", terminal=self.terminal, owed=self.publisher.owed, detail=str(error))
         finally:
-            metrics.ACTIVE.labels(feed, self.terminal).set(1 if self.publisher.active else 0)
             for work in works:
                 work.done.set()
 

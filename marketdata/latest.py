@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from marketdata.batch import Batch, seq_of
+from marketdata.throughput import Throughput
 
 
 @dataclass(slots=True)
@@ -34,12 +35,14 @@ class LatestStore:
         self.fragments: dict[str, bytes] = {}
         self.feeds: dict[str, FeedState] = {}
         self.feed_of: dict[str, str] = {}
+        self.throughput = Throughput()
 
     def clear(self) -> None:
         """Forget everything."""
         self.fragments.clear()
         self.feeds.clear()
         self.feed_of.clear()
+        self.throughput = Throughput()
 
     def streams(self) -> dict[str, dict[str, int]]:
         """Feed -> {epoch, seq}, as clients are told."""
@@ -57,7 +60,7 @@ class LatestStore:
         age = self.age(now)
         return age is None or age > after
 
-    def apply(self, batch: Batch, fragments: list[bytes]) -> bool:
+    def apply(self, batch: Batch) -> bool:
         """Take a batch in. False, and nothing taken, where it is of a fenced-off publisher or has been seen before."""
         feed = self.feeds.setdefault(batch.feed, FeedState())
         if (batch.epoch, batch.seq) <= (feed.epoch, feed.seq):
@@ -65,13 +68,14 @@ class LatestStore:
         self._advance(feed, batch)
         if batch.canary is not None:
             feed.canary, feed.canary_arrived = batch.canary, feed.arrived
+        self.throughput.add(len(batch.symbols))
         if batch.symbols:
             feed.quotes += len(batch.symbols)
-            self.fragments.update(zip(batch.symbols, fragments, strict=True))
+            self.fragments.update(zip(batch.symbols, batch.fragments, strict=True))
             self._own(feed, batch.feed, batch.symbols)
         return True
 
-    def restore(self, batch: Batch, fragments: list[bytes]) -> list[str]:
+    def restore(self, batch: Batch) -> list[str]:
         """Take a feed's snapshot in: of each symbol only what is newer than what is here. The symbols that changed."""
         feed = self.feeds.setdefault(batch.feed, FeedState())
         if batch.epoch < feed.epoch:
@@ -79,7 +83,7 @@ class LatestStore:
         if (batch.epoch, batch.seq) > (feed.epoch, feed.seq):
             self._advance(feed, batch)
         changed = []
-        for symbol, fragment in zip(batch.symbols, fragments, strict=True):
+        for symbol, fragment in zip(batch.symbols, batch.fragments, strict=True):
             here = self.fragments.get(symbol)
             if here is None or symbol in feed.inherited or seq_of(fragment) > seq_of(here):
                 self.fragments[symbol] = fragment

@@ -15,11 +15,15 @@ import redis
 from argus.config import config
 
 TTL = 5.0
-"""Seconds after which a publisher that has gone silent loses its feed."""
+"""Seconds after which a publisher that has gone silent loses its feed, where polls are frequent."""
+MISSED_POLLS = 3
+"""Polls that a publisher may miss before it loses its feed, where they are rare."""
 
 
 class Lease(Protocol):
-    """The right to publish a feed."""
+    """The right to publish a feed. ``ttl``: seconds for which it is held."""
+
+    ttl: float
 
     def hold(self, owner: str) -> int | None:
         """Take or renew the lease: the token while ``owner`` holds it, None while another does."""
@@ -31,7 +35,8 @@ class Lease(Protocol):
 class MemoryLease:
     """A lease among the publishers of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, ttl: float = TTL) -> None:
+        self.ttl = ttl
         self._lock = threading.Lock()
         self._owner = ""
         self._token = 0
@@ -46,7 +51,7 @@ class MemoryLease:
                     return None
                 self._owner = owner
                 self._token = max(self._token + 1, int(time.time() * 1000))
-            self._until = now + TTL
+            self._until = now + self.ttl
             return self._token
 
     def release(self, owner: str) -> None:
@@ -72,12 +77,13 @@ _RELEASE = "if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then return redis
 
 
 class RedisLease:
-    """A lease among processes. Asked of Redis at most three times per TTL; in between the token is known to be good.
+    """A lease among processes. Asked of Redis at most three times per ``ttl``; in between the token is known to be good.
 
     Where Redis does not answer, the holder keeps its token until the lease's end by its own clock and then stops.
     """
 
-    def __init__(self, url: str, feed: str) -> None:
+    def __init__(self, url: str, feed: str, ttl: float = TTL) -> None:
+        self.ttl = ttl
         self._client: Any = redis.Redis.from_url(url, protocol=2, socket_timeout=1.0, socket_connect_timeout=1.0)
         self._hold = self._client.register_script(_HOLD)
         self._release = self._client.register_script(_RELEASE)
@@ -93,12 +99,12 @@ class RedisLease:
         if owner == self._owner and now < self._renew_at:
             return self._token
         try:
-            token = self._hold(keys=self._keys, args=[owner, int(time.time() * 1000), int(TTL * 1000)])
+            token = self._hold(keys=self._keys, args=[owner, int(time.time() * 1000), int(self.ttl * 1000)])
         except redis.RedisError:
             return self._token if owner == self._owner and now < self._until else None
         self._owner, self._token = owner, None if token is None else int(token)
-        self._renew_at = now + (TTL / 3 if self._token is not None else 0.0)
-        self._until = now + TTL
+        self._renew_at = now + (self.ttl / 3 if self._token is not None else 0.0)
+        self._until = now + self.ttl
         return self._token
 
     def release(self, owner: str) -> None:
@@ -115,6 +121,7 @@ _memory: dict[str, MemoryLease] = {}
 
 def lease_of(feed: str) -> Lease:
     """The lease of a feed, in Redis where there is one."""
+    ttl = max(TTL, MISSED_POLLS * config.poll_interval)
     if config.redis_url:
-        return RedisLease(config.redis_url, feed)
-    return _memory.setdefault(feed, MemoryLease())
+        return RedisLease(config.redis_url, feed, ttl)
+    return _memory.setdefault(feed, MemoryLease(ttl))

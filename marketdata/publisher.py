@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from marketdata.batch import Batch, encode, join
+from marketdata.batch import Batch, encode, without_seq
 from marketdata.ingest import Group
 from marketdata.lease import Lease
 
@@ -50,11 +50,12 @@ class Publisher:
         self._latest: dict[str, bytes] = {}
         self._snapshot_seq = 0
         self._snapshot_at = 0.0
+        self._held_at = 0.0
 
     @property
     def active(self) -> bool:
-        """Whether this publisher held the lease at its last message."""
-        return self.epoch is not None
+        """Whether this publisher held the lease at its last message, and cannot have lost it since."""
+        return self.epoch is not None and time.monotonic() - self._held_at < self._lease.ttl
 
     @property
     def owed(self) -> int:
@@ -62,16 +63,23 @@ class Publisher:
         return len(self._owed)
 
     def publish(self, groups: Iterable[Group], canary: int | None) -> None:
-        """Send each group as one message; a canary goes out even with no quote. Raises ``PublishError``."""
+        """Send each group as one message; a canary goes out even with no quote. Raises ``PublishError``.
+
+        With neither there is nothing to say, and who says nothing does not keep the lease: a terminal that answers without
+        one usable quote makes way for its standby.
+        """
         todo = list(groups)
+        if not todo and canary is None:
+            return
         token = self._lease.hold(self._owner)
         if token is None:
             self.epoch = None
             for group in todo:
                 self._owed |= group
             return
+        self._held_at = time.monotonic()
         if token != self.epoch:
-            self.epoch, self.seq, self._snapshot_seq = token, 0, 0
+            self._begin(token)
         if canary is not None and not todo:
             todo.append({})
         try:
@@ -90,6 +98,12 @@ class Publisher:
             self._keep_snapshot()
             self._lease.release(self._owner)
             self.epoch = None
+
+    def _begin(self, token: int) -> None:
+        """A new term of office. All that is known goes out with its first message, so that no ``seq`` of an earlier term, which
+        would look newer than it is, stays in a snapshot or with a receiver."""
+        self.epoch, self.seq, self._snapshot_seq = token, 0, 0
+        self._owed = {symbol: without_seq(fragment) for symbol, fragment in self._latest.items()} | self._owed
 
     def _send_one(self, group: Group, canary: int | None) -> None:
         merged = {**self._owed, **group} if self._owed else group
@@ -113,7 +127,7 @@ class Publisher:
                 canary=canary,
                 snapshot=snapshot,
                 symbols=list(fragments),
-                body=join(fragments.values()),
+                fragments=list(fragments.values()),
             ),
         )
 

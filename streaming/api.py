@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -14,8 +15,8 @@ from streaming import tickets
 
 
 class TicketSerializer(serializers.Serializer):  # type: ignore[type-arg]
-    ticket = serializers.CharField(help_text="Goes into the stream's URL as ?ticket=...; good for one connection.")
-    expires_in = serializers.IntegerField(help_text="Seconds until it is no longer good.")
+    ticket = serializers.CharField(help_text=_("Goes into the stream's URL as ?ticket=...; good for one connection."))
+    expires_in = serializers.IntegerField(help_text=_("Seconds until it is no longer good."))
 
 
 class StreamTicket(APIView):
@@ -23,11 +24,11 @@ class StreamTicket(APIView):
 
     @extend_schema(
         operation_id="stream_ticket",
-        summary="A ticket for a WebSocket connection of a browser",
-        description="Good for one connection within 30 seconds, with the rights of the key that asks.",
+        summary=_("A ticket for a WebSocket connection of a browser"),
+        description=_("Good for one connection within 30 seconds, with the rights of the key that asks."),
         tags=["stream"],
         request=None,
-        responses={201: TicketSerializer, 401: OpenApiResponse(description="No key, or none that is good.")},
+        responses={201: TicketSerializer, 401: OpenApiResponse(description=_("No key, or none that is good."))},
     )
     def post(self, request: Request) -> Response:
         key = check.key_of({name.lower(): value for name, value in request.headers.items()})

@@ -14,11 +14,7 @@ _large = Struct("!BBQ").pack
 
 
 def _header(size: int) -> bytes:
-    if size < 126:
-        return bytes((_TEXT, size))
-    if size < 65536:
-        return _medium(_TEXT, 126, size)
-    return _large(_TEXT, 127, size)
+    return bytes((_TEXT, size)) if size < 126 else _large(_TEXT, 127, size)
 
 
 class Frame:
@@ -40,7 +36,9 @@ class Frame:
         coverage: Coverage | None = None,
     ) -> None:
         self.size = size = len(head) + len(body) + len(tail)
-        self.parts = (_header(size) + head, body, tail)
+        # Most frames by far are of the medium size; the call is spared.
+        header = _medium(_TEXT, 126, size) if 126 <= size < 65536 else _header(size)
+        self.parts = (header + head, body, tail)
         self.count = count
         self.changes = changes
         self.coverage = coverage

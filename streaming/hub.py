@@ -23,8 +23,9 @@ from streaming.frame import Frame
 from streaming.metrics import Counters, collector
 from streaming.newest import TAIL, Newest
 from streaming.protocol import data_head
+from streaming.rows import Rows, Table
 from streaming.selection import Frequency, Selection
-from streaming.views import Index, Table, View, view_key
+from streaming.views import Index, View, view_key
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class Hub:
         self.on_gap = on_gap
         self._views: dict[object, View] = {}
         self._realtime: list[View] = []
+        self._rows = Rows()
         self._index = Index()
         self._slow_index = Index()
         self._due: list[tuple[float, int, View]] = []
@@ -66,6 +68,8 @@ class Hub:
         """Take a client in; it receives heartbeats from now on, and data once it covers something."""
         self.connections[connection.id] = connection
         connection.home = self
+        if connection.behind_since is not None:
+            self.behind[connection] = None
         self.counters.connections = len(self.connections)
         connection.drain()
 
@@ -110,13 +114,12 @@ class Hub:
         """Take one batch from the channel layer and send everybody what they cover of it."""
         started = time.perf_counter()
         counters = self.counters
-        read = self._read(blob)
-        if read is None:
+        batch = self._read(blob)
+        if batch is None:
             return
-        batch, fragments = read
         known = self.store.feeds.get(batch.feed)
         before = (known.epoch, known.seq) if known else (0, 0)
-        if not self.store.apply(batch, fragments):
+        if not self.store.apply(batch):
             counters.refused += 1
             return
         counters.batches += 1
@@ -129,18 +132,17 @@ class Hub:
             else:
                 self._send_merged(batch.feed)
                 everything = len(batch.symbols) == len(self.store.fragments)
-                table = self.store.fragments if everything else dict(zip(batch.symbols, fragments, strict=True))
+                table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
                 self._fan_out(batch.feed, table, batch.symbols)
             counters.fan_out.add(time.perf_counter() - started)
             counters.age.add(max(0.0, time.time() - batch.published / 1000))
 
     def restore(self, blob: bytes) -> tuple[int, int]:
         """Take in a feed's snapshot; what is newer in it is sent to whoever covers it. Its epoch and seq."""
-        read = self._read(blob)
-        if read is None:
+        batch = self._read(blob)
+        if batch is None:
             return (0, 0)
-        batch, fragments = read
-        changed = self.store.restore(batch, fragments)
+        changed = self.store.restore(batch)
         if changed:
             quotes = self.store.fragments
             self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, changed)
@@ -167,17 +169,13 @@ class Hub:
         """The connections of one API key."""
         return [c for c in self.connections.values() if c.principal is not None and c.principal.key_id == key_id]
 
-    def _read(self, blob: bytes) -> tuple[Batch, list[bytes]] | None:
+    def _read(self, blob: bytes) -> Batch | None:
         try:
-            batch = decode(blob)
-            fragments = batch.fragments()
-            if len(fragments) != len(batch.symbols):
-                raise msgspec.ValidationError(f"{len(batch.symbols)} symbols, {len(fragments)} fragments")
+            return decode(blob)
         except msgspec.MsgspecError as error:
             self.counters.refused += 1
             log.error("batch_unreadable", size=len(blob), error=str(error))
             return None
-        return batch, fragments
 
     def _look_for_gap(self, batch: Batch, before: tuple[int, int]) -> None:
         expected = before[1] + 1 if batch.epoch == before[0] else 1
@@ -204,9 +202,10 @@ class Hub:
         state = self.store.feeds[feed]
         head = data_head(feed, state.epoch, state.seq)
         # A sweep looks at every view, a small message at the views of its symbols (measured: even at half of all symbols).
-        if 2 * len(quotes) >= self._index.size():
+        if 2 * len(quotes) >= len(self._rows):
+            rows = self._rows.lay_out(tables)
             for view in self._realtime:
-                if pieces := view.pick(tables):
+                if pieces := view.pick(rows, tables):
                     self._send(view, Frame(head, b",".join(pieces), TAIL, len(pieces), changes, view.coverage))
         else:
             found = self._index.match(tables)
@@ -260,6 +259,7 @@ class Hub:
             self._made += 1
             if view.realtime:
                 self._index.add(view)
+                view.take_places(self._rows)
                 insort(self._realtime, view, key=_by_priority)
             else:
                 self._slow_index.add(view)
@@ -274,9 +274,12 @@ class Hub:
             view.receivers.pop(connection, None)
             if not view.receivers:
                 del self._views[view.key]
-                (self._index if view.realtime else self._slow_index).remove(view)
                 if view.realtime:
                     self._realtime.remove(view)
+                    self._index.remove(view)
+                    view.give_back_places(self._rows)
+                else:
+                    self._slow_index.remove(view)
         connection.views = []
         self.counters.views = len(self._views)
 

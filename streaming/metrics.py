@@ -72,6 +72,10 @@ class StreamCollector(Collector):
         """Count a hub in, for as long as it lives."""
         self._sources.add(counters)
 
+    def total(self, name: str) -> int:
+        """One count, over all hubs."""
+        return sum(getattr(source, name) for source in self._sources)
+
     def describe(self) -> Iterable[Metric]:
         """Nothing: the names are known when they are collected."""
         return []

@@ -86,6 +86,7 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait([*self._tasks, asyncio.create_task(self.snapshots.stop())], timeout=LAST_WORDS)
+        await limits.quota().close()
 
     def _missed(self, feed: str, epoch: int, seq: int) -> None:
         self.snapshots.want(feed, epoch, seq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -112,6 +114,22 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_fa
     settings = connections["default"].settings_dict
     if settings["ENGINE"] == "django.db.backends.sqlite3":
         settings["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_plans_survive_a_flush() -> None:
+    """A transactional test empties every table after it, and with them the rows that a migration has made."""
+    from django.apps import apps
+    from django.db import connections
+    from django.db.models.signals import post_migrate
+
+    plans = importlib.import_module("argus.access.migrations.0002_default_plans")
+
+    def make_again(using: str, **_: object) -> None:
+        if "access_plan" in connections[using].introspection.table_names():
+            plans.create_plans(apps, SimpleNamespace(connection=connections[using]))
+
+    post_migrate.connect(make_again, sender=apps.get_app_config("access"), weak=False)
 
 
 @pytest.fixture(autouse=True)

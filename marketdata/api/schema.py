@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
@@ -23,7 +24,7 @@ REF = "#/components/schemas/{name}"
 
 
 def _components() -> dict[str, Any]:
-    _, found = msgspec.json.schema_components([Quote, About], ref_template=REF)
+    _refs, found = msgspec.json.schema_components([Quote, About], ref_template=REF)
     components: dict[str, Any] = dict(found)
     about = components.pop("About")
     quote = components["Quote"]
@@ -91,7 +92,7 @@ EXAMPLE_ANSWER: dict[str, Any] = {
 }
 
 
-def _problem(description: str, error: ArgusError) -> OpenApiResponse:
+def _problem(description: Any, error: ArgusError) -> OpenApiResponse:
     example = OpenApiExample(error.problem.name, value=_document(error), media_type="application/problem+json")
     return OpenApiResponse({"$ref": REF.format(name="Problem")}, description=description, examples=[example])
 
@@ -104,26 +105,26 @@ def _document(error: ArgusError) -> dict[str, Any]:
 RESPONSES: dict[Any, Any] = {
     200: OpenApiResponse(
         {"$ref": REF.format(name="LatestQuotes")},
-        description="The quotes, in the order asked; beside them what is missing, what was rejected and how old it all is.",
+        description=_("The quotes, in the order asked; beside them what is missing, what was rejected and how old it all is."),
         examples=[OpenApiExample("one symbol", value=EXAMPLE_ANSWER)],
     ),
     (400, "application/problem+json"): _problem(
-        "A parameter is missing or cannot be read.",
+        _("A parameter is missing or cannot be read."),
         ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbols=000001.SZ,600000.SH", parameter="symbols"),
     ),
-    (401, "application/problem+json"): _problem("No key, or none that is good.", ArgusError(NOT_AUTHENTICATED)),
-    (403, "application/problem+json"): _problem("The plan or the key does not allow it.", ArgusError(DATA_TYPE_NOT_ALLOWED)),
+    (401, "application/problem+json"): _problem(_("No key, or none that is good."), ArgusError(NOT_AUTHENTICATED)),
+    (403, "application/problem+json"): _problem(_("The plan or the key does not allow it."), ArgusError(DATA_TYPE_NOT_ALLOWED)),
     (404, "application/problem+json"): _problem(
-        "None of the symbols is known.",
+        _("None of the symbols is known."),
         ArgusError(UNKNOWN_SYMBOL, "'999999.SH': 999999.SH is not quoted by the source.", parameter="symbols"),
     ),
-    (429, "application/problem+json"): _problem("The quota is used up.", ArgusError(RATE_LIMITED, retry_after=12)),
+    (429, "application/problem+json"): _problem(_("The quota is used up."), ArgusError(RATE_LIMITED, retry_after=12)),
 }
 SYMBOLS = OpenApiParameter(
     "symbols",
     OpenApiTypes.STR,
     required=True,
-    description=(
+    description=_(
         "Symbols, separated by commas, in any usual form (000001.SZ, sz000001, 000001.XSHE, IF2508), "
         "market:SH, sector:沪深300 or *. All together no more than the plan's limit of symbols."
     ),
@@ -132,6 +133,6 @@ SYMBOLS = OpenApiParameter(
 MARKET = OpenApiParameter(
     "market",
     OpenApiTypes.STR,
-    description="Markets, separated by commas; all markets if it is left out. The plan's limit of symbols must cover them.",
+    description=_("Markets, separated by commas; all markets if it is left out. The plan's limit of symbols must cover them."),
     examples=[OpenApiExample("Shanghai", value="SH")],
 )

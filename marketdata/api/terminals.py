@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery.exceptions import TimeoutError as CeleryTimeout
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
@@ -29,10 +30,12 @@ class PollTerminal(APIView):
 
     @extend_schema(
         operation_id="poll_terminal",
-        summary="Poll a terminal now",
+        summary=_("Poll a terminal now"),
         tags=["operate"],
         request=None,
-        responses={200: OpenApiResponse(OpenApiTypes.OBJECT, description="`terminal`, `outcome` (ok, overlap), `request_id`.")},
+        responses={
+            200: OpenApiResponse(OpenApiTypes.OBJECT, description=_("`terminal`, `outcome` (ok, overlap), `request_id`."))
+        },
     )
     def post(self, request: Request, terminal: str) -> Response:
         """Ask, wait, and say what came of it."""

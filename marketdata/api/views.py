@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from django.http import HttpResponse
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -27,8 +28,8 @@ def _respond(request: Request, answer: Answer) -> HttpResponse:
 class LatestQuotes(APIView):
     @extend_schema(
         operation_id="latest",
-        summary="The latest quotes of some symbols",
-        description="Also under /latest_market and /api/latest_market.",
+        summary=_("The latest quotes of some symbols"),
+        description=_("Also under /latest_market and /api/latest_market."),
         tags=["market data"],
         parameters=[SYMBOLS],
         responses=RESPONSES,
@@ -41,8 +42,8 @@ class LatestQuotes(APIView):
 class FullMarket(APIView):
     @extend_schema(
         operation_id="full",
-        summary="The latest quotes of whole markets",
-        description="Also under /full_market and /api/full_market.",
+        summary=_("The latest quotes of whole markets"),
+        description=_("Also under /full_market and /api/full_market."),
         tags=["market data"],
         parameters=[MARKET],
         responses=RESPONSES,

@@ -17,7 +17,7 @@ from argus import errors
 from tests.conftest import RedisServer
 from tests.e2e.service import Service, call, free_port, get, receive, receive_data, stream, wait_for
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("scaled")]
+pytestmark = [pytest.mark.timeout(240)]
 
 SYMBOLS = ["sector:沪深300"]
 
@@ -52,7 +52,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
     service.manage("migrate", "--verbosity", "0")
     service.key = new_key(service)
     try:
-        service.start("worker", "-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus", "--concurrency", "4")
+        service.start("worker", "-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
         service.start("beat", "-m", "celery", "-A", "argus", "beat")
         for index in (0, 1):
             service.start_web(index)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from argus.access.principal import SCOPE_READ, Limits, Principal
-from marketdata.batch import Batch, encode, join
+from marketdata.batch import Batch, encode
 from marketdata.latest import LatestStore
 from marketdata.types import DataType, Quote, TradingStatus
 from streaming.connection import Connection
@@ -65,7 +65,7 @@ def blob(
             canary=EPOCH,
             snapshot=snapshot,
             symbols=[value.symbol for value in values],
-            body=join(fragment(value, (seqs or {}).get(value.symbol, seq)) for value in values),
+            fragments=[fragment(value, (seqs or {}).get(value.symbol, seq)) for value in values],
         )
     )
 

@@ -20,7 +20,7 @@ from argus.access import services
 from argus.access.models import APIKey, Plan
 from argus.access.principal import DATA_TYPES
 from argus.asgi import application
-from marketdata.batch import Batch, encode, join
+from marketdata.batch import Batch, encode
 from marketdata.publish import MESSAGE_TYPE, group_name
 from marketdata.types import Quote
 from marketdata.universe import Universe
@@ -67,7 +67,7 @@ class Feed:
             canary=time.time_ns() // 1_000_000,
             snapshot=False,
             symbols=[quote.symbol for quote in quotes],
-            body=join(msgspec.json.encode(quote)[:-1] + tail for quote in quotes),
+            fragments=[msgspec.json.encode(quote)[:-1] + tail for quote in quotes],
         )
         layer: Any = get_channel_layer()
         await layer.group_send(group_name("main"), {"type": MESSAGE_TYPE, "blob": encode(batch)})

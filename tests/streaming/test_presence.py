@@ -97,6 +97,20 @@ async def test_rows_of_a_dead_process_do_not_count_and_are_purged(server: Server
     assert not await LiveConnection.objects.filter(pk="dead").aexists()
 
 
+async def test_a_connection_that_a_process_with_a_wrong_clock_purged_is_shown_again(
+    server: Server, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "CONFIRM", 0.0)
+    async with client(server, key):
+        (row,) = await rows_when(lambda found: found, "the row")
+        ahead = timezone.now() + 10 * SILENT_AFTER
+        with monkeypatch.context() as wrong:
+            wrong.setattr("streaming.models.timezone.now", lambda: ahead)
+            await sync_to_async(LiveConnection.objects.dead().delete)()
+        (again,) = await rows_when(lambda found: found, "the row to come back")
+        assert again.connection_id == row.connection_id
+
+
 async def test_a_stopped_process_takes_its_rows_away(clean_process: None) -> None:
     from tests.streaming.server import serve
 
