@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
@@ -52,6 +54,7 @@ class Page(SpectacularSwaggerView):
     authentication_classes = [KeyAuthentication, SessionAuthentication]
     permission_classes = [StaffOrKey]
     url_name = "schema"
+    title = format_lazy("{} | Argus", _("API documentation"))  # type: ignore[assignment]
 
     def handle_exception(self, exc: Exception) -> Any:
         if isinstance(exc, ArgusError) and exc.problem is NOT_AUTHENTICATED:

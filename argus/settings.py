@@ -6,12 +6,11 @@ import logging
 from typing import Any
 
 import dj_database_url
-from django.templatetags.static import static
-from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
 from argus import secret
 from argus.config import ROOT, config
+from argus.console import UNFOLD as UNFOLD
 from argus.logging import logging_config
 
 BASE_DIR = ROOT
@@ -50,7 +49,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_structlog.middlewares.RequestMiddleware",
+    "argus.requestlog.RequestMiddleware",
 ]
 ROOT_URLCONF = "argus.urls"
 ASGI_APPLICATION = "argus.asgi.application"
@@ -117,6 +116,8 @@ STATIC_URL = "static/"
 STATICFILES_DIRS = [ROOT / "static"]
 WHITENOISE_USE_FINDERS = True
 
+LOGIN_REDIRECT_URL = "admin:index"
+
 X_FRAME_OPTIONS = "SAMEORIGIN"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -133,7 +134,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Argus",
-    "DESCRIPTION": "Market data from QMT terminals, for everything else.",
+    "DESCRIPTION": _("Market data from QMT terminals, for everything else."),
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -142,17 +143,8 @@ SPECTACULAR_SETTINGS = {
         "marketdata.api.schema.add_components",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "",  # The page has ours; the default is on somebody else's server.
 }
-UNFOLD = {
-    "SITE_TITLE": "Argus",
-    "SITE_HEADER": "Argus",
-    "SITE_URL": reverse_lazy("admin:index"),
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("favicon.svg")}],
-    "SHOW_LANGUAGES": True,
-    "DASHBOARD_CALLBACK": "monitoring.overview.dashboard",
-}
-
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_BROKER_URL = config.redis_url or "memory://localhost"
 CELERY_RESULT_BACKEND = config.redis_url or "cache+memory://"
@@ -163,6 +155,9 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "argus"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_POOL = "threads"
+# One thread per terminal for its poll, and as many again for whatever else is asked of it meanwhile: a poll must not wait
+# for a refresh of the reference data, which takes a minute. (Celery's default is the number of processors.)
+CELERY_WORKER_CONCURRENCY = 2 * len(config.addresses) + 1
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 DJANGO_STRUCTLOG_CELERY_ENABLED = True

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 
@@ -18,6 +19,15 @@ def main() -> int:
     parser.add_argument("--url", default="ws://127.0.0.1:8001/ws/market_data", help="default %(default)s")
     parser.add_argument("--frames", type=int, default=0, help="stop after so many data frames (default: never)")
     options = parser.parse_args()
+    try:
+        return stream(options)
+    except (OSError, WebSocketException) as error:
+        print(f"{options.url}: {error}", file=sys.stderr)
+        return 1
+
+
+def stream(options: argparse.Namespace) -> int:
+    """Subscribe and print until told to stop."""
     frames = 0
     with connect(options.url, additional_headers={"Authorization": f"Bearer {options.key}"}, max_size=None) as client:
         client.send(json.dumps({"action": "subscribe", "id": "1", "symbols": options.symbols}))

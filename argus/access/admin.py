@@ -16,8 +16,9 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from argus.access import services
-from argus.access.forms import KeyForm, PlanForm
+from argus.access.forms import DATA_TYPE_NAMES, KeyForm, PlanForm
 from argus.access.models import APIKey, Plan
+from argus.access.principal import DATA_TYPES
 
 STATES = (("active", _("active")), ("expired", _("expired")), ("revoked", _("revoked")))
 
@@ -46,13 +47,33 @@ class StateFilter(admin.SimpleListFilter):
 @admin.register(Plan)
 class PlanAdmin(ModelAdmin):  # type: ignore[misc]
     form = PlanForm
-    list_display = ("name", "requests_per_minute", "connections", "symbols", "priority", "key_count")
-    list_filter = ("priority",)
+    list_display = ("name", "requests", "streams", "symbol_limit", "types", "priority", "key_count")
+    list_before_template = "admin/list_note.html"
+    list_note = _("What the keys of a plan may use, over REST and the stream together. A change acts on live keys at once.")
+    ordering = ("requests_per_minute",)
     search_fields = ("name",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
         plans: QuerySet[Plan] = super().get_queryset(request)
         return plans.annotate(key_count=Count("keys"))
+
+    @display(description=_("requests per minute"), ordering="requests_per_minute")  # type: ignore[untyped-decorator]
+    def requests(self, plan: Plan) -> str:
+        return f"{plan.requests_per_minute:,}"
+
+    @display(description=_("connections"), ordering="connections")  # type: ignore[untyped-decorator]
+    def streams(self, plan: Plan) -> str:
+        return f"{plan.connections:,}"
+
+    @display(description=_("symbols"), ordering="symbols")  # type: ignore[untyped-decorator]
+    def symbol_limit(self, plan: Plan) -> str:
+        return f"{plan.symbols:,}"
+
+    @display(description=_("data types"))  # type: ignore[untyped-decorator]
+    def types(self, plan: Plan) -> str:
+        if set(plan.data_types) == set(DATA_TYPES):
+            return str(_("all"))
+        return " · ".join(str(DATA_TYPE_NAMES[name]) for name in plan.data_types)
 
     @display(description=_("API keys"), ordering="key_count")  # type: ignore[untyped-decorator]
     def key_count(self, plan: Any) -> int:
@@ -63,6 +84,9 @@ class PlanAdmin(ModelAdmin):  # type: ignore[misc]
 class APIKeyAdmin(ModelAdmin):  # type: ignore[misc]
     form = KeyForm
     list_display = ("name", "shown_prefix", "plan", "state", "expires_at", "last_used_at", "created_at")
+    list_before_template = "admin/list_note.html"
+    list_note = _("A key is shown once, when it is made. To take it back, select it and revoke it: its connections close.")
+    empty_text = _("There is no key yet; nobody can connect without one.")
     list_filter = (StateFilter, "plan")
     list_select_related = ("plan",)
     search_fields = ("name", "prefix")

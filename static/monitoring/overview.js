@@ -3,8 +3,8 @@
   const page = document.getElementById("overview");
   if (!page) return;
   const lost = document.getElementById("overview-lost");
+  const clock = document.getElementById("overview-time");
   const refresh = Number(page.dataset.refresh);
-  let last = null;
 
   const show = (element, item, parts) => {
     if (!element) return;
@@ -15,25 +15,17 @@
     }
   };
 
-  // A counter of one process over this page's own clock; another process, or a restart, begins anew.
-  const rate = (news) => {
-    const now = performance.now();
-    const before = last;
-    last = { process: news.process, quotes: news.quotes, at: now };
-    if (!before || before.process !== news.process || news.quotes < before.quotes) return null;
-    return Math.round(((news.quotes - before.quotes) / (now - before.at)) * 1000);
-  };
-
-  const draw = (value) => {
+  const draw = (counts) => {
     const canvas = document.querySelector("#overview-rate canvas");
     const chart = canvas && window.Chart && Chart.getChart(canvas);
     if (!chart) return;
     chart.options.scales.y.min = 0;
+    chart.options.scales.y.ticks.precision = 0;
     chart.options.scales.x.ticks.maxRotation = 0;
-    chart.data.labels.push(new Date().toLocaleTimeString());
-    chart.data.labels.shift();
-    chart.data.datasets[0].data.push(value);
-    chart.data.datasets[0].data.shift();
+    chart.options.scales.x.ticks.maxTicksLimit = Math.max(2, Math.floor(canvas.clientWidth / 90));
+    const now = Date.now();
+    chart.data.labels = counts.map((_, i) => new Date(now - (counts.length - i) * 1000).toLocaleTimeString("en-GB", { timeZone: "Asia/Shanghai" }));
+    chart.data.datasets[0].data = counts;
     chart.update("none");
   };
 
@@ -45,15 +37,14 @@
     if (answer.redirected) return location.reload();
     if (!answer.ok) throw new Error(String(answer.status));
     const news = await answer.json();
-    const value = rate(news);
     for (const figure of news.figures) {
-      if (figure.id === "rate" && value !== null) figure.value = value.toLocaleString();
       show(page.querySelector(`[data-figure="${figure.id}"]`), figure, ["value", "detail"]);
     }
     for (const terminal of news.terminals) {
       show(page.querySelector(`[data-terminal="${terminal.id}"]`), terminal, ["state", "detail"]);
     }
-    draw(value);
+    clock.textContent = news.time;
+    draw(news.chart);
   };
 
   const loop = async () => {
@@ -61,7 +52,6 @@
       if (!document.hidden) await update();
       lost.hidden = true;
     } catch {
-      last = null;
       lost.textContent = page.dataset.lost;
       lost.hidden = false;
     }

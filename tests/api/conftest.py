@@ -29,14 +29,14 @@ def quote(symbol: str, price: float) -> Quote:
 
 
 def batch(seq: int, *quotes: Quote, epoch: int = 7, feed: str = "main", canary: int | None = 1785896702113) -> Batch:
-    body = b"\n".join(msgspec.json.encode(item)[:-1] + b',"seq":%d}' % seq for item in quotes)
+    fragments = [msgspec.json.encode(item)[:-1] + b',"seq":%d}' % seq for item in quotes]
     symbols = [item.symbol for item in quotes]
     published = int(time.time() * 1000)
-    return Batch(feed, epoch, seq, published, "simulated", canary, False, symbols, body)
+    return Batch(feed, epoch, seq, published, "simulated", canary, False, symbols, fragments)
 
 
 def take(latest: LatestStore, message: Batch) -> None:
-    assert latest.apply(message, message.fragments())
+    assert latest.apply(message)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from argus.access.models import APIKey
 from argus.access.services import revoke_keys
 from argus.config import config
 from marketdata.latest import LatestStore, store
+from monitoring import overview
 from streaming.models import LiveConnection
 from tests.api.conftest import Keys
 
@@ -75,25 +76,28 @@ def test_the_feed_is_live_silent_or_without_data(figure: Figure, filled: LatestS
 
 
 def test_it_counts_messages_symbols_and_quotes(administrator: Client, figure: Figure, filled: LatestStore) -> None:
-    assert (figure("stream")["value"], figure("stream")["detail"]) == ("1842", "main · epoch 7")
-    assert (figure("symbols")["value"], figure("symbols")["detail"]) == ("6", "simulated")
-    assert administrator.get(FIGURES).json()["quotes"] == 7
+    assert (figure("stream")["value"], figure("stream")["detail"]) == ("1,842", "main, epoch 7")
+    assert (figure("symbols")["value"], figure("symbols")["detail"]) == ("6", "simulated data")
+    chart = administrator.get(FIGURES).json()["chart"]
+    assert len(chart) == overview.CHART_SECONDS
+    assert {count for count in chart if count} <= {7}
+    assert "7 since the start" in figure("rate")["detail"] or figure("rate")["value"] == "–"
 
 
 def test_it_counts_living_connections_and_slow_readers(figure: Figure) -> None:
-    assert figure("connections")["level"] == "neutral"
+    assert (figure("connections")["value"], figure("connections")["detail"]) == ("0", "nobody is connected")
     now = timezone.now()
     for number, behind in enumerate((False, True, False)):
         LiveConnection.objects.create(
             connection_id=f"c{number}",
             process="p",
+            plan=("little", "large")[number % 2],
             connected_at=now,
             behind=behind,
             seen_at=now if number < 2 else now - timedelta(hours=1),
         )
-    assert figure("connections")["value"] == "2"
-    assert figure("connections")["detail"] == "1 reads too slowly"
-    assert figure("connections")["level"] == "warning"
+    assert (figure("connections")["value"], figure("connections")["detail"]) == ("2", "large 1 · little 1")
+    assert (figure("slow")["value"], figure("slow")["level"]) == ("1", "warning")
 
 
 def test_it_counts_working_keys_by_plan(figure: Figure, keys: Keys) -> None:

@@ -82,7 +82,7 @@ def test_every_value_of_the_protocol_is_documented(values: type) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *DOCS.rglob("*.md")], ids=lambda document: str(document.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *DOCS.rglob("*.md")], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         if "://" not in target:

@@ -77,8 +77,7 @@ class Service:
         self._clean = False
         self._watch: asyncio.Task[None] | None = None
         queues = [app.conf.task_default_queue, *(queue_of(terminal) for terminal in config.addresses)]
-        # One thread per terminal for its poll, and as many again for whatever else is asked of it meanwhile.
-        self._celery = EmbeddedCelery(app, queues=queues, concurrency=2 * len(config.addresses) + 1)
+        self._celery = EmbeddedCelery(app, queues=queues, concurrency=app.conf.worker_concurrency)
 
     def run(self, sockets: Any) -> bool:
         """Serve until a signal comes; False if something had to be left hanging."""
