@@ -1,6 +1,6 @@
 """What one client is owed while its transport has no room: bounded, and flat however long it lasts.
 
-Control messages wait in order, at most ``CONTROL_LIMIT`` of them. Of the data, which is all state, only *what* is owed is
+Control messages wait in order, at most ``CONTROL_LIMIT`` of them and ``CONTROL_BYTES``. Of the data, which is all state, only *what* is owed is
 kept and the newest is looked up when there is room: the first missed frame is kept as it is (everybody who missed it shares
 it), from the second on the (data type, symbol) keys, at most as many as the client covers. Event types, which must not
 merge, will get a queue of their own here.
@@ -18,6 +18,8 @@ from streaming.coverage import Symbols
 from streaming.frame import Frame
 
 CONTROL_LIMIT = 64
+CONTROL_BYTES = 2 * 1024 * 1024
+"""One answer may list a whole market, some 370 KB; who lets several of them wait is not reading."""
 CHUNK = 500
 """Keys in one frame: about 170 KB of quotes, less than the transport's high-water mark."""
 
@@ -46,8 +48,9 @@ class Outbox:
         return bool(self._controls or self._missed or self._snapshot or self._owed)
 
     def add_control(self, frame: Frame) -> bool:
-        """Keep a control message; False where there are too many."""
-        if len(self._controls) >= CONTROL_LIMIT:
+        """Keep a control message; False where there are too many, or too much of them."""
+        waiting = len(self._controls)
+        if waiting and (waiting >= CONTROL_LIMIT or sum(kept.size for kept in self._controls) + frame.size > CONTROL_BYTES):
             return False
         self._controls.append(frame)
         return True

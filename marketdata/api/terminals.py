@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from argus import requestid
 from argus.access.drf import OperateScope
-from argus.celery import queue_of
+from argus.celery import CLOCK_TOLERANCE, queue_of
 from argus.config import config
 from argus.errors import DEADLINE, NOT_FOUND, SOURCE_UNAVAILABLE, ArgusError
 from marketdata.tasks import poll_quotes
@@ -42,7 +42,7 @@ class PollTerminal(APIView):
         if terminal not in config.addresses:
             raise ArgusError(NOT_FOUND, f"There is no terminal {terminal!r}; there are: {', '.join(config.addresses)}.")
         timeout = config.source_timeout + 1
-        options: dict[str, Any] = {"queue": queue_of(terminal), "expires": timeout, "ignore_result": False}
+        options: dict[str, Any] = {"queue": queue_of(terminal), "expires": timeout + CLOCK_TOLERANCE, "ignore_result": False}
         result = poll_quotes.apply_async(args=(terminal,), **options)
         try:
             # Under the embedded service Celery takes every thread of the process for a task's; this one is a request's.

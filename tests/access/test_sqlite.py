@@ -7,25 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, connections, transaction
 
-from argus.access.models import APIKey, Plan
-from argus.access.services import create_key
+from argus.access.models import APIKey
+from tests.access.factory import make_key, make_plan
 
 WRITERS, EACH = 8, 10
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_writers_that_have_read_first_wait_and_none_finds_the_database_locked() -> None:
     if connection.vendor != "sqlite":
         pytest.skip("another database")
-    plan = Plan.objects.first()
-    assert plan is not None
+    plan = make_plan()
 
-    def write(number: int) -> None:
+    def write(_: int) -> None:
         try:
             for _ in range(EACH):
                 with transaction.atomic():
                     APIKey.objects.count()
-                    create_key(name=f"writer {number}", plan=plan)
+                    make_key(plan)
         finally:
             connections.close_all()
 

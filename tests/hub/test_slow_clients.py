@@ -10,7 +10,7 @@ from argus.config import config
 from argus.errors import KEY_REVOKED
 from marketdata.types import DataType
 from streaming.hub import Hub
-from streaming.outbox import CHUNK, CONTROL_LIMIT
+from streaming.outbox import CHUNK, CONTROL_BYTES, CONTROL_LIMIT
 from tests.hub.market import Client, blob, make_hub, quote
 
 A, B = "000001.SZ", "000002.SZ"
@@ -107,6 +107,17 @@ def test_too_many_control_messages_cut_the_client_off(hub: Hub) -> None:
     client.connection.send(b"{}")
     assert client.wire.aborted
     assert hub.counters.slow == 1
+
+
+def test_too_much_of_control_messages_cuts_the_client_off(hub: Hub) -> None:
+    client = Client(hub)
+    client.wire.stop()
+    answer = b'{"x":"' + b"x" * (CONTROL_BYTES // 4) + b'"}'
+    for _ in range(3):
+        client.connection.send(answer)
+    assert not client.wire.aborted
+    client.connection.send(answer)
+    assert client.wire.aborted
 
 
 def test_a_client_that_does_not_read_for_too_long_is_cut_off_and_others_are_not(hub: Hub) -> None:
