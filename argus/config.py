@@ -69,7 +69,11 @@ class Config(BaseSettings):
     max_message_size: int = Field(
         256 * 1024, ge=1024, description="The largest message that a client may send, in bytes; 10,000 symbols take 120 KB."
     )
-    stale_after: float = Field(10.0, gt=0, description="Seconds without a word from the source after which data is called stale.")
+    stale_after: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds without a word from the source after which data is called stale; longer than ARGUS_POLL_INTERVAL.",
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The lowest level that is logged.")
     log_file: bool = Field(True, description="Also log to a rotating file in the data directory.")

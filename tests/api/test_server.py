@@ -108,6 +108,29 @@ async def test_rest_and_the_stream_agree_to_the_last_digit_and_the_same_seq(port
         assert store.fragments[symbol] in answer.content
 
 
+async def test_rest_and_the_stream_spend_one_budget_and_tell_it_alike(port: int, keys: Keys) -> None:
+    await publish(batch(1, *(quote(symbol, 10.0) for symbol in SYMBOLS)))
+    address, headers = f"127.0.0.1:{port}", {"X-API-Key": keys.small}
+    path = "/api/v1/market_data/latest?symbols=600000.SH"
+    async with (
+        httpx.AsyncClient(base_url=f"http://{address}", headers=headers) as http,
+        websockets.connect(f"ws://{address}/ws", additional_headers=headers) as stream,
+        asyncio.timeout(PATIENCE),
+    ):
+        before = json.loads(await stream.recv())["quota"]
+        told = (await http.get(path)).headers
+        assert (int(told["ratelimit-limit"]), int(told["ratelimit-remaining"])) == (before["limit"], before["remaining"] - 1)
+        for _ in range(before["remaining"] - 1):
+            await stream.send(json.dumps({"action": "subscriptions"}))
+            assert json.loads(await stream.recv())["type"] == "subscriptions"
+        by_rest = await http.get(path)
+        await stream.send(json.dumps({"action": "subscribe", "symbols": ["600000.SH"]}))
+        by_stream = json.loads(await stream.recv())
+    assert (by_rest.status_code, by_rest.json()["code"], by_rest.json()["name"]) == (429, by_stream["code"], by_stream["name"])
+    assert int(by_rest.headers["retry-after"]) > 0
+    assert by_stream["retry_after"] > 0
+
+
 async def test_plain_routes_keep_the_connection_and_head_sends_no_body(port: int, keys: Keys) -> None:
     await publish(batch(1, quote("600000.SH", 10.05)))
     headers = {"Authorization": f"Bearer {keys.reader}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tests.emulator import EmulatedTerminal, child_environment
 pytestmark = [pytest.mark.timeout(240)]
 
 NAMES = ("first", "second")
+STOP_WITHIN = 3.0
+"""Seconds: the promise that is made to whoever ends the service."""
 
 
 @pytest.fixture
@@ -101,7 +104,9 @@ def test_the_service_ends_in_time_while_a_terminal_answers_nothing(service: Any,
         for terminal in terminals.values():
             terminal.set_mode(frozen=True)
         wait_for(lambda: all(hanging(service, name) for name in NAMES), "polls that hang")
+        began = time.monotonic()
         assert service.stop("web") == 0
+        assert time.monotonic() - began < STOP_WITHIN
         messages = []
         with pytest.raises(ConnectionClosed) as closed:
             while True:

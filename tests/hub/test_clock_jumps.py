@@ -43,6 +43,20 @@ def test_every_quote_arrives_in_order_and_soon_each_at_once_again(
     assert hub.store.feeds["main"].seq == 19 + LAG_WINDOW
 
 
+@pytest.mark.parametrize("apart", [-HOUR, HOUR], ids=["behind", "ahead"])
+def test_a_standby_whose_host_has_another_time_is_not_taken_for_late(apart: float) -> None:
+    hub = make_hub()
+    client = Client(hub)
+    client.cover([A])
+    now = time.time()
+    for n in range(1, 10):
+        hub.receive(blob([quote(A, n)], n, epoch=1, published=now))
+    for n in range(10, 20):
+        hub.receive(blob([quote(A, n)], n - 9, epoch=2, published=now + apart))
+    assert [piece["seq"] for piece in client.wire.data] == [*range(1, 10), *range(1, 11)]
+    assert hub.counters.lagged == 0
+
+
 @pytest.mark.parametrize("jump", [-HOUR, HOUR], ids=["back", "forward"])
 def test_fresh_data_is_not_called_stale_nor_old_data_fresh(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = make_hub()

@@ -165,6 +165,24 @@ def test_manage_py_refuses_the_same_way(busy_port: int, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "url"), [("REDIS_URL", "redis://127.0.0.1:9/0"), ("DATABASE_URL", "postgres://nobody:secret@127.0.0.1:9/none")]
+)
+def test_a_server_that_does_not_answer_is_named(setting: str, url: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "up", "--port", "0"],
+        cwd=ROOT,
+        env=environment(ARGUS_DATA_DIR=str(tmp_path), **{setting: url}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("argus: ") and setting in line
+    assert "secret" not in line
+
+
 def test_options_become_settings(tmp_path: Path) -> None:
     recording = tmp_path / "day.csv"
     recording.touch()

@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 from django.core.management.base import BaseCommand
+from django.db import OperationalError
 
-from argus import cli
+from argus import checks, cli
 from argus.config import config
 
 log = structlog.get_logger(__name__)
@@ -41,11 +42,16 @@ class Command(BaseCommand):
             sockets = cli.bind(host, port)
         except cli.Refused as refusal:
             sys.exit(f"argus: {refusal}.")
+        for problem in checks.redis_answers(None):
+            sys.exit(f"argus: {problem.msg} {problem.hint}")
         port = sockets[0].getsockname()[1]
         self._say(f"starting, source {config.source}, data in {config.data_dir} ...")
         from argus import first_start
 
-        first_start.migrate()
+        try:
+            first_start.migrate()
+        except OperationalError as error:
+            sys.exit(f"argus: the database does not answer ({str(error).splitlines()[0]}); start it, or see DATABASE_URL.")
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         base = f"http://{shown}:{port}"
         if words := first_start.announcement(first_start.make(), base):
