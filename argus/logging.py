@@ -33,6 +33,8 @@ QUIET = {
     "daphne.ws_protocol": "WARNING",
     "django.channels.server": "WARNING",
     "django.request": "ERROR",
+    # A scanner that guesses host names would fill the log with tracebacks; it gets its 400.
+    "django.security.DisallowedHost": "CRITICAL",
     # These trace frames, queries or selectors at DEBUG: payloads have no place in a log.
     "websockets": "INFO",
     "asyncio": "INFO",

@@ -122,9 +122,14 @@ def _default_plans_survive_a_flush() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_access(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees another's keys or quotas: the ids of keys come again with each test's database."""
-    from argus.access import check, limits
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees what another left in this process: keys (their ids come again), quotas, snapshots, quotes, channels."""
+    from channels.layers import channel_layers
+    from django.core.cache import cache
 
-    check.cache.clear()
+    from argus.access import check, limits
+    from marketdata.latest import store
+
+    for holder in (cache, check.cache, store, channel_layers.backends):
+        holder.clear()
     monkeypatch.setattr(limits, "_limiter", limits.MemoryLimiter())

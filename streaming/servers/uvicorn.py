@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -27,6 +28,15 @@ PING_TIMEOUT = 20.0
 """Seconds. A peer that has vanished without a word is noticed after both."""
 STOP_TIMEOUT = 2
 """Seconds for requests that are still being answered when the server stops."""
+
+
+def forgets_to_pause(transport: asyncio.BaseTransport, version: tuple[int, ...] = sys.version_info[:3]) -> bool:
+    """Whether the transport's ``writelines`` never says that it is full, and so grows without bound (CVE-2024-12254).
+
+    That is asyncio's own in CPython 3.12.0 to 3.12.8, 3.13.0 and 3.13.1; uvloop's is right.
+    """
+    broken = (3, 12) <= version < (3, 12, 9) or (3, 13) <= version < (3, 13, 2)
+    return broken and type(transport).__module__.startswith("asyncio.")
 
 
 class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -56,7 +66,7 @@ class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
         """Offer the wire to the application."""
         super().handle_connect(event)
         if not self.close_sent:
-            self.wire = RawWire(self, self.transport.writelines)
+            self.wire = RawWire(self, None if forgets_to_pause(self.transport) else self.transport.writelines)
             cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self.wire
 
     def pause_writing(self) -> None:
@@ -73,7 +83,7 @@ class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def write_parts(self, parts: tuple[bytes, ...]) -> None:
         """See ``RawSocket``."""
-        self.transport.writelines(parts)
+        self.transport.write(b"".join(parts))
 
     def unsent(self) -> int:
         """See ``RawSocket``."""

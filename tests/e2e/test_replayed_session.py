@@ -52,6 +52,27 @@ def sz_rows(path: Path) -> dict[str, list[Row]]:
     return states
 
 
+def sh_rows(path: Path) -> dict[str, list[Row]]:
+    """The same of the SH file, whose prices are 0 before the first trade as well."""
+    states: dict[str, list[Row]] = defaultdict(list)
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".csv"))
+        with archive.open(name) as raw:
+            for row in csv.DictReader(io.TextIOWrapper(raw, "utf-8")):
+                book = tuple(
+                    tuple(
+                        (round(float(row[f"{side}Price{level}"]), 2), int(float(row[f"{side}OrderQty{level}"])))
+                        for level in range(10)
+                        if float(row[f"{side}Price{level}"]) > 0
+                    )
+                    for side in ("Bid", "Offer")
+                )
+                stamp = row["DateTime"].replace(".", "-", 2)
+                price = round(float(row["LastPx"]), 2) or None
+                states[f"{int(row['SecurityID']):06d}.SH"].append((stamp, price, int(float(row["TotalVolumeTrade"])), *book))
+    return states
+
+
 def row_of(quote: dict[str, Any]) -> Row:
     """A received quote as the same tuple."""
     moment = datetime.fromtimestamp(quote["time"] / 1000, ZoneInfo("Asia/Shanghai"))
@@ -61,19 +82,19 @@ def row_of(quote: dict[str, Any]) -> Row:
     return (stamp, quote["price"], quote["volume"], bids, asks)
 
 
-def without_repeats(states: list[Row]) -> list[Row]:
-    return [state for index, state in enumerate(states) if index == 0 or state != states[index - 1]]
-
-
+@pytest.mark.parametrize(
+    ("file", "read", "speed", "rows"),
+    [("tick.zip", sz_rows, 1000, 20_980), ("20211201snapshot_30stocks.zip", sh_rows, 250, 32_972)],
+    ids=["five SZ symbols, a whole session", "thirty SH symbols, 09:15 to 10:30"],
+)
 async def test_every_row_of_the_session_arrives_in_order_and_the_last_state_is_exact(
-    data_dir: Path, server: Server, key: str
+    data_dir: Path, server: Server, key: str, file: str, read: Any, speed: float, rows: int
 ) -> None:
-    path = data_dir / "ashare_l1_snapshots" / "tick.zip"
-    expected = {symbol: without_repeats(states) for symbol, states in sz_rows(path).items()}
-    rows = sum(len(states) for states in expected.values())
-    assert rows == 20_980
+    path = data_dir / "ashare_l1_snapshots" / file
+    expected = read(path)
+    assert sum(map(len, expected.values())) == rows
     publish.bind(asyncio.get_running_loop())
-    source = ReplaySource(files=[str(path)], speed=1000)
+    source = ReplaySource(files=[str(path)], speed=speed)
     publisher = Publisher(
         feed="main",
         source=source.name,

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from argus.config import config
 from streaming.frame import Frame
-from streaming.servers.uvicorn import ArgusWebSocketProtocol, uvicorn_config
+from streaming.servers.uvicorn import ArgusWebSocketProtocol, forgets_to_pause, uvicorn_config
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 
 HANDSHAKE = (
@@ -178,3 +178,18 @@ async def test_a_clients_own_close_with_much_unread_is_followed_by_an_abort(conn
     assert connection.transport.closing
     while not connection.transport.aborted:
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("version", "forgets"),
+    [((3, 11, 7), False), ((3, 12, 0), True), ((3, 12, 8), True), ((3, 12, 9), False), ((3, 13, 1), True), ((3, 13, 2), False)],
+)
+async def test_pieces_are_joined_where_asyncio_forgets_to_pause(version: tuple[int, ...], forgets: bool) -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    assert forgets_to_pause(writer.transport, version) is forgets
+    assert not forgets_to_pause(Transport(), version)
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()

@@ -183,6 +183,17 @@ def test_a_server_that_does_not_answer_is_named(setting: str, url: str, tmp_path
     assert "secret" not in line
 
 
+def test_a_recording_that_cannot_be_read_is_named_before_anything_starts(tmp_path: Path) -> None:
+    recording = tmp_path / "holiday.txt"
+    recording.write_text("not a recording")
+    command = [sys.executable, "manage.py", "up", "--port", "0", "--source", "replay", "--file", str(recording)]
+    environment = {**os.environ, "ARGUS_DATA_DIR": str(tmp_path / "data")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("argus: ") and "holiday.txt" in line
+
+
 def test_options_become_settings(tmp_path: Path) -> None:
     recording = tmp_path / "day.csv"
     recording.touch()

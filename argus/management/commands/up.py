@@ -44,6 +44,7 @@ class Command(BaseCommand):
             sys.exit(f"argus: {refusal}.")
         for problem in checks.redis_answers(None):
             sys.exit(f"argus: {problem.msg} {problem.hint}")
+        _check_sources()
         port = sockets[0].getsockname()[1]
         self._say(f"starting, source {config.source}, data in {config.data_dir} ...")
         from argus import first_start
@@ -108,10 +109,11 @@ class Service:
 
     async def _announce_ready(self) -> None:
         """Say when the first quotes have come all the way, or that they have not come yet and where to look."""
+        from marketdata import universe
         from marketdata.latest import store
 
         deadline = time.monotonic() + READY_TIMEOUT
-        while store.age() is None and time.monotonic() < deadline:
+        while (store.age() is None or not universe.current().symbols) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         if store.age() is None:
             self._say(f"the source has said nothing yet: {self._base}/health and the logs in {config.data_dir / 'logs'} say more")
@@ -141,3 +143,14 @@ class Service:
         self._clean = not hanging and not self._celery.abandoned
         publish.unbind()
         log.info("service_stopped", clean=self._clean)
+
+
+def _check_sources() -> None:
+    """A source that cannot even be made (a recording that nobody can read) is found before anything starts."""
+    from marketdata.sources import registry
+
+    for terminal in config.addresses:
+        try:
+            registry.build(config, terminal)
+        except ValueError as error:
+            sys.exit(f"argus: {error}")
