@@ -130,7 +130,7 @@ def test_the_levels_and_files_of_a_process_follow_the_settings(tmp_path: Any) ->
     assert found["root"] == {"handlers": ["console", "file"], "level": "ERROR"}
     assert found["handlers"]["file"]["directory"] == str(tmp_path / "logs")
     assert logging_config(Config(log_file=False))["root"]["handlers"] == ["console"]
-    assert all(logger.get("level", "ERROR") == "ERROR" for logger in found["loggers"].values())
+    assert {logger.get("level", "ERROR") for logger in found["loggers"].values()} <= {"ERROR", "CRITICAL"}
 
 
 @pytest.mark.parametrize(
