@@ -57,13 +57,14 @@ class Feed:
         self.source = source
         self.publisher = publisher
         self.reference_at: float | None = None
+        self.universe: tuple[str, ...] = ()
+        """What is reconciled, slice by slice: as of the last refresh of the reference data."""
         self._config = config
         self._ingest = Ingest()
         self._queue: queue.Queue[_Work] = queue.Queue(QUEUE_SIZE)
         self._stopping = threading.Event()
         self._polling = threading.Lock()
         self._subscription: Subscription | None = None
-        self._universe: tuple[str, ...] = ()
         self._slice = 0
         self._pushed_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"feed-{terminal}", daemon=True)
@@ -122,10 +123,10 @@ class Feed:
         """None for a full sweep, or the slice to reconcile while pushes are fresh."""
         if time.monotonic() - self._pushed_at > self._config.stale_after:
             return None
-        if not self._universe:
-            self._universe = self.source.universe(timeout=self._config.source_timeout)
+        if not self.universe:
+            self.universe = self.source.universe(timeout=self._config.source_timeout)
         self._slice = (self._slice + 1) % RECONCILE_SLICES
-        return self._universe[self._slice :: RECONCILE_SLICES] or None
+        return self.universe[self._slice :: RECONCILE_SLICES] or None
 
     def _subscribe(self) -> None:
         if (

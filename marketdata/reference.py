@@ -29,7 +29,7 @@ def due(feed: Feed) -> bool:
 def refresh(feed: Feed) -> int:
     """Fetch and store. Symbols come first, so that subscribers are not kept waiting for the details."""
     source = feed.source
-    symbols = source.universe(timeout=TIMEOUT)
+    symbols = feed.universe = source.universe(timeout=TIMEOUT)
     can = source.capabilities()
     sectors = source.fetch_sectors(timeout=TIMEOUT) if Capability.SECTORS in can else {}
     bare = [Instrument(symbol=symbol, source=source.name) for symbol in symbols]

@@ -25,6 +25,8 @@ class ScriptedSource:
         self.request_ids: list[str] = []
         self.on_parsed: OnParsed | None = None
         self.closed = False
+        self.instruments: list[Instrument] = []
+        self.sectors: dict[str, tuple[str, ...]] = {}
 
     def start(self) -> None: ...
 
@@ -36,7 +38,8 @@ class ScriptedSource:
         return SourceStatus(state=self.state)
 
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.QUOTES, Capability.PUSH} if self.push else {Capability.QUOTES})
+        found = {Capability.QUOTES, Capability.INSTRUMENTS, Capability.SECTORS}
+        return frozenset(found | {Capability.PUSH} if self.push else found)
 
     def universe(self, *, timeout: float) -> tuple[str, ...]:
         return tuple(quote.symbol for quote in self.answer.quotes)
@@ -58,10 +61,10 @@ class ScriptedSource:
         return {}
 
     def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
-        return []
+        return self.instruments
 
     def fetch_sectors(self, *, timeout: float) -> dict[str, tuple[str, ...]]:
-        return {}
+        return self.sectors
 
     def fetch_trading_dates(self, market: str, *, timeout: float) -> tuple[str, ...]:
         return ()
