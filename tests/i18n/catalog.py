@@ -45,6 +45,9 @@ HEADER = {
     "revision_date": DATE,
 }
 
+IN_F_STRINGS = ("Welcome",)
+"""Texts of the theme inside f-strings, which Babel finds on Python 3.12 and later only."""
+
 Text = str | tuple[str, str]
 """A message, or its singular and plural."""
 
@@ -68,7 +71,7 @@ def gather() -> Catalog:
     for path in paths:
         for line, text in _read(path):
             catalog.add(text, locations=[(path.relative_to(ROOT).as_posix(), line)])
-    for text in _theme():
+    for text in sorted({*_theme(), *IN_F_STRINGS}, key=str):
         catalog.add(text, locations=[("unfold", 0)])
     return catalog
 

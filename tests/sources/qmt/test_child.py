@@ -245,16 +245,16 @@ from marketdata.sources.qmt.source import QmtSource
 source = QmtSource(name="main", address={terminal.address!r}, timeout=30)
 source.start()
 source.universe(timeout=30)
-print(source.pid, flush=True)
+print(source.pid, file=sys.stderr, flush=True)
 sys.stdin.read()
 """
+        # Its log goes to standard output, from several threads; standard error is the test's own.
         parent = subprocess.Popen(
-            [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         with parent:
-            assert parent.stdout is not None
-            lines = iter(parent.stdout.readline, b"")
-            child = next(int(line) for line in lines if line.strip().isdigit())
+            assert parent.stderr is not None
+            child = int(parent.stderr.readline())
             assert psutil.pid_exists(child)
             parent.kill()
         eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
