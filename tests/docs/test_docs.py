@@ -93,3 +93,16 @@ def test_no_page_names_a_path_of_somebodys_machine() -> None:
     for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]:
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"(?<![\w.])/(?:home|root|Users|work|tmp)/", text), page
+
+
+def test_every_metric_that_a_page_names_is_exported() -> None:
+    from prometheus_client import REGISTRY
+
+    from marketdata import metrics as _feeds
+    from streaming import metrics as _stream
+
+    assert _feeds and _stream
+    exported = {f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in REGISTRY.collect()}
+    for path in DOCS.rglob("*.md"):
+        named = set(re.findall(r"`(argus_[a-z_]+)`", path.read_text(encoding="utf-8")))
+        assert named <= exported, path.name
