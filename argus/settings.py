@@ -13,7 +13,6 @@ from argus.config import ROOT, config
 from argus.console import UNFOLD as UNFOLD
 from argus.logging import logging_config
 
-BASE_DIR = ROOT
 SECRET_KEY = config.secret_key or secret.load(config.data_dir)
 DEBUG = config.debug
 ALLOWED_HOSTS = list(config.allowed_hosts)

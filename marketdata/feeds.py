@@ -208,7 +208,8 @@ def _save_snapshot(feed: str, blob: bytes) -> None:
 
 
 _feeds: dict[str, Feed] = {}
-_lock = threading.Lock()
+# Reentrant: Celery tells of a stop inside its signal handler, which may interrupt a start on the same thread.
+_lock = threading.RLock()
 
 
 def start(terminal: str) -> Feed:

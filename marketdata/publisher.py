@@ -40,7 +40,6 @@ class Publisher:
         self.feed = feed
         self.epoch: int | None = None
         self.seq = 0
-        self.sent_quotes = 0
         self._source = source
         self._owner = owner
         self._lease = lease
@@ -114,7 +113,6 @@ class Publisher:
         self._send(self.feed, self._batch(fragments, canary=canary, snapshot=False))
         self._owed = {}
         self._latest |= fragments
-        self.sent_quotes += len(fragments)
 
     def _batch(self, fragments: dict[str, bytes], *, canary: int | None, snapshot: bool) -> bytes:
         return encode(
