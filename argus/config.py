@@ -75,6 +75,17 @@ class Config(BaseSettings):
         description="Seconds without a word from the source after which data is called stale; longer than ARGUS_POLL_INTERVAL.",
     )
 
+    archive_url: str = Field(
+        "", description="Where bars and recordings are kept: a path or any fsspec URL; empty: archive in the data directory."
+    )
+    cache_memory: int = Field(256, ge=16, description="Megabytes of bars that each web process keeps in memory.")
+    fetch_timeout: float = Field(
+        30.0, gt=0, le=600, description="Seconds that an answer may wait for a terminal to fetch bars that are not here yet."
+    )
+    record: bool = Field(False, description="Record every quote that passes, a Parquet file set per day.")
+    record_days: int = Field(30, ge=1, description="Days of recordings that are kept; older ones are deleted.")
+    replays: int = Field(20, ge=0, description="Replays to single clients that a web process plays at a time.")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The lowest level that is logged.")
     log_file: bool = Field(True, description="Also log to a rotating file in the data directory.")
 
@@ -100,6 +111,16 @@ class Config(BaseSettings):
         if value <= info.data.get("poll_interval", 0.0):
             raise ValueError("it must be longer than ARGUS_POLL_INTERVAL, or data would be stale before the next poll")
         return value
+
+    @property
+    def archive(self) -> str:
+        """The archive's path or URL."""
+        return self.archive_url or str(self.data_dir / "archive")
+
+    @property
+    def market(self) -> str:
+        """What keeps the bars of one market apart from another's: the source, of the simulated one also its seed."""
+        return f"simulated-{self.simulated_seed}" if self.source == "simulated" else self.source
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -64,6 +64,16 @@ NOT_ACCEPTABLE = Problem(432, "not_acceptable", 406, None, False, _("None of the
 UNSUPPORTED_MEDIA_TYPE = Problem(
     433, "unsupported_media_type", 415, None, False, _("The content type of the request is not read here.")
 )
+OUTSIDE_CALENDAR = Problem(
+    434, "outside_calendar", 400, None, False, _("The trading calendar does not reach that day; no guess is made.")
+)
+TOO_MUCH_DATA = Problem(
+    435, "too_much_data", 413, None, False, _("The answer would hold more rows than one request may ask for.")
+)
+CURSOR_INVALID = Problem(436, "cursor_invalid", 400, None, False, _("The cursor is damaged or belongs to another query."))
+UNSUPPORTED = Problem(437, "unsupported", 501, None, False, _("The source of the data does not offer this."))
+REPLAY_LIMIT = Problem(438, "replay_limit", 429, 4138, False, _("More replays are running than this server plays at a time."))
+NO_RECORDING = Problem(439, "no_recording", 404, 4139, False, _("Nothing was recorded at that time."))
 INTERNAL = Problem(500, "internal", 500, 1011, True, _("Something went wrong on our side; it is logged with this request id."))
 NOT_READY = Problem(503, "not_ready", 503, None, True, _("The service is not ready yet; try again shortly."))
 SOURCE_UNAVAILABLE = Problem(504, "source_unavailable", 503, None, True, _("The source of the data does not answer."))

@@ -131,7 +131,7 @@ class Sweeps:
         bodies = self._bodies[self.seq % VARIANTS].values()
         now = int(time.time() * 1000)
         fragments = [body[:-1] + tail for body in bodies]
-        return encode(Batch("main", self.epoch, self.seq, now, "simulated", now, False, list(SYMBOLS), fragments))
+        return encode(Batch("main", self.epoch, self.seq, now, "simulated", now, None, False, list(SYMBOLS), fragments))
 
     async def send(self, blob: bytes) -> None:
         await self._layer.group_send(self._group, {"type": self._type, "blob": blob})

@@ -16,6 +16,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     ``(feed, epoch, seq)`` names the message: ``epoch`` is the publisher's fencing token (a larger one wins), ``seq``
     counts up by one per message within it. ``published`` is the publisher's clock in ms. ``canary`` is the time (ms) at
     which the source last answered with at least one quote that parsed; a message may carry a canary and no quotes.
+    ``clock`` is the market's time (ms) where that is not the wall clock's: of a simulated or recorded market.
     """
 
     feed: str
@@ -24,6 +25,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     published: int
     source: str
     canary: int | None
+    clock: int | None
     snapshot: bool
     symbols: list[str]
     fragments: list[bytes]

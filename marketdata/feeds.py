@@ -12,6 +12,7 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import redis
@@ -199,6 +200,13 @@ class Feed:
                 work.done.set()
 
 
+def _clock_of(source: Source, config: Config) -> Callable[[], int | None]:
+    """The market's time where the source has one of its own."""
+    if config.source == "replay" or (config.source == "simulated" and config.simulated_clock == "virtual"):
+        return lambda: source.status().time
+    return lambda: None
+
+
 def _save_snapshot(feed: str, blob: bytes) -> None:
     try:
         cache.set(publish.snapshot_key(feed), blob, SNAPSHOT_TTL)
@@ -227,6 +235,7 @@ def start(terminal: str) -> Feed:
                 lease=lease_of(name),
                 send=publish.bridge.send,
                 save_snapshot=_save_snapshot,
+                clock=_clock_of(source, config),
             )
             feed = _feeds[terminal] = Feed(terminal=terminal, source=source, publisher=publisher, config=config)
             feed.start()

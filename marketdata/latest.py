@@ -14,13 +14,15 @@ from marketdata.throughput import Throughput
 
 @dataclass(slots=True)
 class FeedState:
-    """How far one feed has come here. ``arrived`` is this process's monotonic clock, ``quotes`` how many came in all."""
+    """How far one feed has come here. ``arrived`` is this process's monotonic clock, ``quotes`` how many came in all,
+    ``clock`` the market's time (ms) where it is not the wall clock's."""
 
     epoch: int = 0
     seq: int = 0
     published: int = 0
     source: str = ""
     canary: int | None = None
+    clock: int | None = None
     arrived: float = 0.0
     canary_arrived: float | None = None
     quotes: int = 0
@@ -97,6 +99,7 @@ class LatestStore:
             feed.inherited = set(feed.symbols)
         feed.epoch, feed.seq, feed.published, feed.source = batch.epoch, batch.seq, batch.published, batch.source
         feed.arrived = time.monotonic()
+        feed.clock = batch.clock
 
     def _own(self, feed: FeedState, name: str, symbols: list[str]) -> None:
         if feed.inherited:

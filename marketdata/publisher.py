@@ -36,6 +36,7 @@ class Publisher:
         lease: Lease,
         send: Send,
         save_snapshot: Callable[[str, bytes], None],
+        clock: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.feed = feed
         self.epoch: int | None = None
@@ -45,6 +46,7 @@ class Publisher:
         self._lease = lease
         self._send = send
         self._save_snapshot = save_snapshot
+        self._clock = clock
         self._owed: Group = {}
         self._latest: dict[str, bytes] = {}
         self._snapshot_seq = 0
@@ -123,6 +125,7 @@ class Publisher:
                 published=int(time.time() * 1000),
                 source=self._source,
                 canary=canary,
+                clock=self._clock(),
                 snapshot=snapshot,
                 symbols=list(fragments),
                 fragments=list(fragments.values()),

@@ -105,8 +105,21 @@ class Quote(msgspec.Struct, frozen=True, tag_field="type", tag="quote", kw_only=
         return limit_state(self.price, self.limit_up, self.limit_down)
 
 
+class Adjust(StrEnum):
+    """How prices are made comparable across dividends and splits (the terminal's own names)."""
+
+    NONE = "none"
+    FRONT = "front"
+    BACK = "back"
+    FRONT_RATIO = "front_ratio"
+    BACK_RATIO = "back_ratio"
+
+
 class Bar(msgspec.Struct, frozen=True, tag_field="type", tag="bar", kw_only=True):
-    """One K-line, stamped at its end as QMT does; ``volume`` and ``amount`` are those of the period alone."""
+    """One K-line; ``volume`` and ``amount`` are those of the period alone.
+
+    ``time`` is its end: the minute's last moment, the close of the day, the close of the week's or month's last trading day.
+    """
 
     symbol: str
     period: Period
@@ -143,6 +156,25 @@ class Trade(msgspec.Struct, frozen=True, tag_field="type", tag="trade", kw_only=
     source: str
 
 
+class Dividend(msgspec.Struct, frozen=True, kw_only=True):
+    """What one share gives on its ex-date, all per share and before tax.
+
+    ``cash`` in yuan; ``bonus`` shares given out of profit (送股) and ``gift`` out of reserves (转增); ``rights`` shares offered
+    (配股) at ``rights_price``. ``ratio`` is the source's own factor of the day, last close over reference price.
+    """
+
+    symbol: str
+    ex_date: str
+    """ISO date."""
+    cash: float = 0.0
+    bonus: float = 0.0
+    gift: float = 0.0
+    rights: float = 0.0
+    rights_price: float = 0.0
+    ratio: float | None = None
+    source: str
+
+
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an instrument, as of the source's last word. ``None`` is not known."""
 
@@ -154,6 +186,14 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     listed: str | None = None
     """ISO date."""
     delisted: str | None = None
+    """ISO date; of a contract its last trading day."""
+    multiplier: float | None = None
+    """What a contract's price is multiplied with."""
+    underlying: str | None = None
+    """Of a future or an option: the symbol or the product code."""
+    option_type: str | None = None
+    """``call`` or ``put``."""
+    strike: float | None = None
     source: str
 
 

@@ -13,7 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from marketdata.types import Bar, Instrument, Parsed, Period
+from marketdata.exchanges import Kind
+from marketdata.types import Bar, Dividend, Instrument, Parsed, Period
 
 
 class SourceError(Exception):
@@ -51,6 +52,9 @@ class Capability(StrEnum):
     INSTRUMENTS = "instruments"
     SECTORS = "sectors"
     TRADING_DATES = "trading_dates"
+    DIVIDENDS = "dividends"
+    MAIN_CONTRACTS = "main_contracts"
+    INDEX_WEIGHTS = "index_weights"
 
 
 class State(StrEnum):
@@ -128,7 +132,21 @@ class Source(Protocol):
         timeout: float,
         request_id: str = "",
     ) -> dict[str, tuple[Bar, ...]]:
-        """Unadjusted bars with end stamps in [start, end] (ms), the last ``count`` of them if given."""
+        """Unadjusted bars of ``1m`` or ``1d`` (others are computed from these) with end stamps in [start, end] (ms), the last
+        ``count`` of them if given. Bars that are still forming are not given; a day without a trade has none, unless the
+        source says that the instrument was suspended."""
+
+    def fetch_dividends(self, symbols: Sequence[str], *, timeout: float) -> dict[str, tuple[Dividend, ...]]:
+        """All that each symbol has given since its listing, in order of ex-dates; a symbol without any is absent."""
+
+    def fetch_codes(self, kind: Kind, *, timeout: float) -> tuple[str, ...]:
+        """Every symbol of a kind that the source knows, quoted by it or not: indices, funds, futures, options."""
+
+    def fetch_main_contracts(self, *, timeout: float) -> dict[str, str]:
+        """Product, such as ``IF.IF`` or ``rb.SF`` -> the symbol of its main contract today."""
+
+    def fetch_index_weights(self, index: str, *, timeout: float) -> dict[str, float]:
+        """Constituent -> weight in percent; empty where the source has none of this index."""
 
     def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
         """What is known of each symbol; unknown symbols are absent."""

@@ -32,7 +32,7 @@ def batch(seq: int, *quotes: Quote, epoch: int = 7, feed: str = "main", canary: 
     fragments = [msgspec.json.encode(item)[:-1] + b',"seq":%d}' % seq for item in quotes]
     symbols = [item.symbol for item in quotes]
     published = int(time.time() * 1000)
-    return Batch(feed, epoch, seq, published, "simulated", canary, False, symbols, fragments)
+    return Batch(feed, epoch, seq, published, "simulated", canary, None, False, symbols, fragments)
 
 
 def take(latest: LatestStore, message: Batch) -> None:

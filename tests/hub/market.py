@@ -63,6 +63,7 @@ def blob(
             published=int((time.time() if published is None else published) * 1000),
             source="test",
             canary=EPOCH,
+            clock=None,
             snapshot=snapshot,
             symbols=[value.symbol for value in values],
             fragments=[fragment(value, (seqs or {}).get(value.symbol, seq)) for value in values],

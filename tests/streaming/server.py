@@ -65,6 +65,7 @@ class Feed:
             published=time.time_ns() // 1_000_000,
             source="test",
             canary=time.time_ns() // 1_000_000,
+            clock=None,
             snapshot=False,
             symbols=[quote.symbol for quote in quotes],
             fragments=[msgspec.json.encode(quote)[:-1] + tail for quote in quotes],
