@@ -1,0 +1,1 @@
+"""A day's quotes on disk: recorded as they pass, read again as messages."""

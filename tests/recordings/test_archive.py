@@ -1,0 +1,98 @@
+"""Parts of a day: written with a checksum, joined, deleted when old, refused when damaged."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from marketdata.recordings.archive import DamagedRecording, RecordingArchive
+from marketdata.recordings.columns import table
+from marketdata.recordings.reader import before, play
+from tests.recordings.made import DAY, OPEN, message
+
+
+@pytest.fixture(params=["path", "url"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> RecordingArchive:
+    url = str(tmp_path) if request.param == "path" else f"memory://{tmp_path.name}"
+    return RecordingArchive(url, "qmt")
+
+
+def test_what_was_written_is_read_in_order(archive: RecordingArchive) -> None:
+    sent = [message(seq) for seq in range(1, 31)]
+    archive.write(DAY, 3, table(sent[10:]))
+    archive.write(DAY, 3, table(sent[:10]))
+    assert list(play(archive, OPEN)) == sent
+    assert archive.days() == (DAY,)
+
+
+def test_it_begins_at_any_moment_with_the_state_of_that_moment(archive: RecordingArchive) -> None:
+    sent = [message(1), message(2, symbols=("600000.SH",)), message(3), message(4)]
+    archive.write(DAY, 3, table(sent))
+    assert list(play(archive, sent[2].at)) == sent[2:]
+    assert before(archive, sent[2].at) == {"000001.SZ": sent[0].fragments[0], "600000.SH": sent[1].fragments[0]}
+    assert before(archive, sent[0].at) == {}
+
+
+def test_days_follow_one_another(archive: RecordingArchive) -> None:
+    next_day = [message(seq, at=OPEN + 86_400_000 + seq) for seq in range(1, 4)]
+    today = [message(seq) for seq in range(1, 4)]
+    archive.write(DAY + timedelta(days=1), 3, table(next_day))
+    archive.write(DAY, 3, table(today))
+    assert list(play(archive, OPEN)) == today + next_day
+
+
+def test_two_terms_of_office_are_played_by_the_markets_time(archive: RecordingArchive) -> None:
+    first, second = [message(1), message(5)], [message(1, at=OPEN + 3_000, epoch=4), message(2, at=OPEN + 6_000, epoch=4)]
+    archive.write(DAY, 3, table(first))
+    archive.write(DAY, 4, table(second))
+    assert list(play(archive, OPEN)) == [first[0], second[0], first[1], second[1]]
+
+
+def test_joining_changes_nothing_but_the_number_of_files(archive: RecordingArchive) -> None:
+    sent = [message(seq) for seq in range(1, 31)]
+    for first in range(0, 30, 10):
+        archive.write(DAY, 3, table(sent[first : first + 10]))
+    archive.join(DAY)
+    archive.join(DAY)
+    assert len(archive.parts(DAY)) == 1
+    assert list(play(archive, OPEN)) == sent
+
+
+def test_parts_that_a_crash_left_beside_their_joined_file_are_not_played_twice(archive: RecordingArchive) -> None:
+    sent = [message(seq) for seq in range(1, 21)]
+    archive.write(DAY, 3, table(sent[:10]))
+    archive.write(DAY, 3, table(sent[10:]))
+    archive.write(DAY, 3, table(sent), joined=True)
+    assert list(play(archive, OPEN)) == sent
+
+
+def test_a_flipped_byte_is_named_and_not_played(tmp_path: Path) -> None:
+    archive = RecordingArchive(str(tmp_path), "qmt")
+    part = archive.write(DAY, 3, table([message(1)]))
+    path = next(tmp_path.rglob(part.name))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedRecording, match=part.name):
+        list(play(archive, OPEN))
+
+
+def test_a_part_without_its_checksum_was_never_finished(tmp_path: Path) -> None:
+    archive = RecordingArchive(str(tmp_path), "qmt")
+    part = archive.write(DAY, 3, table([message(1)]))
+    next(tmp_path.rglob(part.name.replace(".parquet", ".json"))).unlink()
+    assert archive.parts(DAY) == ()
+
+
+def test_old_days_are_deleted(archive: RecordingArchive) -> None:
+    for offset in range(3):
+        archive.write(DAY + timedelta(days=offset), 3, table([message(1)]))
+    assert archive.forget_before(DAY + timedelta(days=2)) == 2
+    assert archive.days() == (DAY + timedelta(days=2),)
+
+
+def test_an_empty_archive_has_no_days(archive: RecordingArchive) -> None:
+    assert archive.days() == ()
+    assert archive.parts(date(2022, 6, 1)) == ()

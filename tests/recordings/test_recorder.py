@@ -1,0 +1,85 @@
+"""The recorder writes what passes, a part at a time, and never holds the feed up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from marketdata.recordings import recorder as room
+from marketdata.recordings.archive import RecordingArchive
+from marketdata.recordings.columns import table
+from marketdata.recordings.reader import play
+from marketdata.recordings.recorder import Recorder
+from tests.recordings.made import DAY, OPEN, message
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> RecordingArchive:
+    return RecordingArchive(str(tmp_path), "simulated-1")
+
+
+def record(archive: RecordingArchive, messages: list[room.Message], days: int = 30) -> None:
+    recorder = Recorder(archive, feed="main", days=days)
+    recorder.start()
+    for item in messages:
+        recorder.take(item)
+    recorder.close()
+
+
+def test_what_passed_is_there_after_the_end(archive: RecordingArchive) -> None:
+    sent = [message(seq) for seq in range(1, 50)]
+    record(archive, sent)
+    assert list(play(archive, OPEN)) == sent
+
+
+def test_a_part_is_finished_when_it_is_full(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PART_ROWS", 20)
+    sent = [message(seq) for seq in range(1, 26)]
+    record(archive, sent)
+    assert [part.rows for part in archive.parts(DAY)] == [20, 20, 10]
+    assert list(play(archive, OPEN)) == sent
+
+
+def test_a_day_that_is_over_becomes_one_file_and_old_ones_go(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PART_ROWS", 4)
+    archive.write(DAY - timedelta(days=5), 1, table([message(1, at=OPEN - 5 * 86_400_000)]))
+    today, tomorrow = [message(seq) for seq in range(1, 7)], [message(seq, at=OPEN + 86_400_000) for seq in range(7, 9)]
+    record(archive, today + tomorrow, days=3)
+    assert archive.days() == (DAY, DAY + timedelta(days=1))
+    assert [part.joined for part in archive.parts(DAY)] == [True]
+    assert list(play(archive, OPEN)) == today + tomorrow
+
+
+def test_a_clock_that_was_set_back_does_not_turn_the_recording_back(archive: RecordingArchive) -> None:
+    sent = [message(1), message(2, at=OPEN - 5_000), message(3)]
+    record(archive, sent)
+    assert [item.at for item in play(archive, OPEN)] == [sent[0].at, sent[0].at, sent[2].at]
+
+
+def test_a_disk_that_fails_costs_a_part_and_not_the_feed(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PART_ROWS", 2)
+    write, failures = archive.write, [OSError("no space left on device")]
+
+    def failing(*arguments: object, **named: object) -> object:
+        if failures:
+            raise failures.pop()
+        return write(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive, "write", failing)
+    dropped = room.metrics.DROPPED.labels("main")._value.get()
+    record(archive, [message(1), message(2)])
+    assert list(play(archive, OPEN)) == [message(2)]
+    assert room.metrics.DROPPED.labels("main")._value.get() == dropped + 2
+
+
+def test_what_the_disk_cannot_follow_is_counted(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "QUEUE", 3)
+    recorder = Recorder(archive, feed="full", days=30)
+    for seq in range(1, 6):
+        recorder.take(message(seq))
+    assert room.metrics.DROPPED.labels("full")._value.get() == 4
+    recorder.start()
+    recorder.close()
+    assert list(play(archive, OPEN)) == [message(1), message(2), message(3)]
