@@ -1,0 +1,99 @@
+"""A backup, restored into an empty directory, is the installation that it was made of."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from marketdata.recordings.archive import RecordingArchive
+from marketdata.recordings.columns import table
+from marketdata.recordings.reader import play
+from tests.e2e.service import Service
+from tests.recordings.made import OPEN, message
+
+
+def service(directory: Path) -> Service:
+    directory.mkdir()
+    return Service(directory)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Service:
+    """An installation with a user, a key and a recording."""
+    made = service(tmp_path / "old")
+    made.manage("migrate", "--verbosity=0")
+    made.env["DJANGO_SUPERUSER_PASSWORD"] = "not-a-secret-1"
+    made.manage("createsuperuser", "--noinput", "--username=ann", "--email=ann@example.com")
+    made.manage("create_key", "strategy", "--plan=standard")
+    RecordingArchive(str(made.directory / "archive"), "qmt").write(date(2022, 6, 1), 3, table([message(1), message(2)]))
+    return made
+
+
+def rows(directory: Path, sql: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(directory / "argus.sqlite3") as database:
+        return database.execute(sql).fetchall()
+
+
+KEYS = "select prefix, digest, name, plan_id from access_apikey order by prefix"
+USERS = "select username, password, is_superuser from auth_user order by username"
+
+
+def test_it_comes_back_whole_in_an_empty_directory(old: Service, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    assert "is written" in old.manage("backup", str(backup))
+    assert "is whole" in old.manage("backup", str(backup), "--check")
+    new = service(tmp_path / "new")
+    assert "restored" in new.manage("restore", str(backup))
+    for sql in (KEYS, USERS):
+        assert rows(new.directory, sql) == rows(old.directory, sql) != []
+    assert list(play(RecordingArchive(str(new.directory / "archive"), "qmt"), OPEN)) == [message(1), message(2)]
+    assert old.manage("list_keys") == new.manage("list_keys")
+
+
+def refused(made: Service, *arguments: str) -> str:
+    with pytest.raises(AssertionError) as raised:
+        made.manage(*arguments)
+    return str(raised.value)
+
+
+def test_a_damaged_backup_changes_nothing(old: Service, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    old.manage("backup", str(backup))
+    part = next((backup / "archive").rglob("*.parquet"))
+    data = bytearray(part.read_bytes())
+    data[100] ^= 1
+    part.write_bytes(data)
+    new = service(tmp_path / "new")
+    assert "damaged" in refused(new, "restore", str(backup))
+    assert not (new.directory / "archive").exists()
+
+
+def test_an_unfinished_backup_is_none(old: Service, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    old.manage("backup", str(backup))
+    (backup / "manifest.json").unlink()
+    assert "not finished" in refused(old, "restore", str(backup))
+
+
+def test_a_manifest_cannot_reach_outside_of_its_folder(old: Service, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    old.manage("backup", str(backup))
+    manifest = json.loads((backup / "manifest.json").read_text())
+    manifest["files"]["archive/../../old/argus.sqlite3"] = {"size": 1, "sha256": ""}
+    (backup / "manifest.json").write_text(json.dumps(manifest))
+    assert "outside" in refused(old, "backup", str(backup), "--check")
+
+
+def test_what_is_there_is_kept_unless_it_is_to_be_replaced(old: Service, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    old.manage("backup", str(backup))
+    assert "not an empty folder" in refused(old, "backup", str(backup))
+    old.manage("create_key", "another", "--plan=standard")
+    assert "--replace" in refused(old, "restore", str(backup))
+    assert len(rows(old.directory, KEYS)) == 2
+    old.manage("restore", str(backup), "--replace")
+    assert len(rows(old.directory, KEYS)) == 1
