@@ -24,8 +24,9 @@ from argus.access.principal import SCOPE_READ, Principal
 from argus.config import config
 from argus.errors import DEADLINE, INTERNAL, KEY_IN_URL, NOT_READY, SUBPROTOCOL_NOT_SUPPORTED, UNKNOWN_SECTOR, ArgusError
 from marketdata import universe
-from streaming import runtime, tickets
+from streaming import replays, runtime, tickets
 from streaming.connection import Connection
+from streaming.hub import Hub
 from streaming.protocol import SUBPROTOCOLS, AnyAction, Ping, QuotaView, Unreadable, parse, quota_view
 from streaming.session import Authenticate, Close, Cover, Effect, Reply, Session
 from streaming.subscriptions import count
@@ -46,9 +47,8 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def resolve(words: Sequence[str]) -> universe.Resolution:
-    """What words stand for in this process's universe; before it is known, a group is not unknown but not ready."""
-    known = universe.current()
+def resolve(words: Sequence[str], known: universe.Universe) -> universe.Resolution:
+    """What words stand for in a universe; before it is known, a group is not unknown but not ready."""
     resolution = universe.resolve(words, known)
     if not known.symbols and any(rejected.problem is UNKNOWN_SECTOR for rejected in resolution.rejected):
         raise ArgusError(NOT_READY, "The source has not told its instruments yet; try again shortly.", retry_after=1)
@@ -67,7 +67,9 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
     channel_layer_alias = None
 
     def __init__(self) -> None:
-        self.session = Session(resolve, now)
+        self.session = Session(self._resolve, now)
+        self.wanted: replays.Asked | None = None
+        self.replay: replays.Replay | None = None
         self.connection: Connection | None = None
         self.counted: Principal | None = None
         self.auth_timer: asyncio.TimerHandle | None = None
@@ -102,7 +104,9 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         try:
             if offered and chosen is None:
                 raise ArgusError(SUBPROTOCOL_NOT_SUPPORTED, f"Supported: {', '.join(SUBPROTOCOLS)}.", supported=SUBPROTOCOLS)
-            quota = await self._admit_at_connect()
+            query = parse_qs(self.scope["query_string"].decode("latin-1"))
+            self.wanted = replays.asked(query)
+            quota = await self._admit_at_connect(query)
         except ArgusError as error:
             self._perform(self.session.refuse(error, id=None))
         except Exception:
@@ -111,6 +115,14 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         else:
             self._greet(self.connection, quota)
 
+    @property
+    def _data(self) -> Hub:
+        """Where this client's data comes from: the stream, or its replay."""
+        return self.replay.hub if self.replay is not None else self.hub
+
+    def _resolve(self, words: Sequence[str]) -> universe.Resolution:
+        return resolve(words, self.replay.universe if self.replay is not None else universe.current())
+
     def _greet(self, connection: Connection, quota: QuotaView | None) -> None:
         if self.counted is None:
             self.auth_timer = asyncio.get_running_loop().call_later(config.auth_timeout, self._auth_timed_out)
@@ -118,7 +130,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             self.session.connected(
                 self.counted,
                 connection_id=connection.id,
-                streams=self.hub.store.streams(),
+                streams={} if self.wanted else self.hub.store.streams(),
                 heartbeat_interval=config.heartbeat_interval,
                 quota=quota,
             )
@@ -171,7 +183,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
                 self.connection.send(effect.message)
             elif isinstance(effect, Cover):
                 self.connection.symbols = count(self.session.book)
-                self.hub.cover(self.connection, effect.selections)
+                self._data.cover(self.connection, effect.selections)
             elif isinstance(effect, Close):
                 self.closing = True
                 self.connection.close(effect.problem)
@@ -186,9 +198,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             assert self.counted is not None
             self._perform(self.session.accept(self.counted, id=effect.id, quota=quota))
 
-    async def _admit_at_connect(self) -> QuotaView | None:
+    async def _admit_at_connect(self, query: dict[str, list[str]]) -> QuotaView | None:
         """Let in who shows a key in a header, or a ticket. None where neither is there."""
-        query = parse_qs(self.scope["query_string"].decode("latin-1"))
         if any(name.lower() in KEY_PARAMETERS for name in query):
             raise ArgusError(KEY_IN_URL)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
@@ -212,7 +223,10 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
                 quota = await limits.quota().spend(principal, cost=0)
         except TimeoutError:
             raise ArgusError(DEADLINE, "The key could not be checked in time; try again.") from None
-        log.info("stream_opened", prefix=principal.prefix, plan=principal.plan)
+        if self.wanted is not None:
+            self.replay = await replays.begin(self.connection, self.wanted)
+            self.replay.start()
+        log.info("stream_opened", prefix=principal.prefix, plan=principal.plan, replay=self.wanted)
         return quota_view(quota)
 
     def _principal_changed(self, principal: Principal) -> None:
@@ -243,6 +257,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         self._stop_timer()
         if self.connection is None:
             return
+        if self.replay is not None:
+            self.replay.close()
         self.hub.detach(self.connection)
         self.connection.on_principal = self.connection.on_universe = None
         if self.counted is None:

@@ -33,12 +33,14 @@ class Heartbeats:
         """Send it to one group: the newest of what each feed has brought, and whether the source has gone silent.
 
         A client that is behind gets none, as it would tell of data that is still to come; nor does one that has not been
-        greeted yet.
+        greeted yet, nor one whose data comes from a replay's hub.
         """
         store = self._hub.store
         message: bytes | None = None
         for connection in self._hub.connections.values():
-            if hash(connection.id) % self._groups == group and connection.frames and connection.behind_since is None:
+            if hash(connection.id) % self._groups != group or connection.home is not self._hub:
+                continue
+            if connection.frames and connection.behind_since is None:
                 if message is None:
                     now = time.time_ns() // 1_000_000
                     message = encode(Heartbeat(server_time=now, streams=store.streams(), stale=store.stale(config.stale_after)))

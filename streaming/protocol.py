@@ -276,6 +276,12 @@ class Goodbye(Message, frozen=True, kw_only=True, tag="goodbye"):
     reconnect_after_ms: int
 
 
+class Finished(Message, frozen=True, kw_only=True, tag="finished"):
+    """A replay has come to the end of its recording; ``time`` is the market's time of its last message."""
+
+    time: int
+
+
 _encoder = msgspec.json.Encoder()
 
 

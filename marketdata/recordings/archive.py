@@ -111,6 +111,15 @@ class RecordingArchive:
             raise DamagedRecording(f"{path} has other columns than a recording")
         yield from file.iter_batches(batch_size=16_384)
 
+    def symbols(self, day: date) -> frozenset[str]:
+        """Every symbol of which a quote was recorded on a day."""
+        found: set[str] = set()
+        for part in self.parts(day):
+            with self._files.open(f"{self._folder(day)}/{part.name}", "rb") as file:
+                column = pq.read_table(file, columns=["symbol"]).column("symbol")
+            found.update(column.unique().to_pylist())
+        return frozenset(found)
+
     def join(self, day: date) -> None:
         """Make a day's many parts of each term of office one file each, once the day is over."""
         by_epoch: dict[int, list[Part]] = {}

@@ -1,0 +1,202 @@
+"""Replays to single clients: a recorded day from a moment on, played into a hub of the client's own.
+
+The frames are those of the live stream, made by the same hub from the same bytes, with the epoch and the seq under which they
+were published. The clock starts with the first subscription; a client that falls behind is waited for, so a replay loses
+nothing. Pauses of more than two hours (a night, a weekend) are skipped. When the recording is over the client is told so and
+the connection is closed with 1000.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final, NamedTuple
+
+import structlog
+
+from argus.config import config
+from argus.errors import INTERNAL, INVALID_ARGUMENT, NO_RECORDING, REPLAY_LIMIT, ArgusError
+from marketdata import universe
+from marketdata.batch import Batch, encode
+from marketdata.calendar import SHANGHAI, day_of
+from marketdata.latest import LatestStore
+from marketdata.publish import feed_names
+from marketdata.recordings.archive import DamagedRecording, RecordingArchive
+from marketdata.recordings.columns import Message
+from marketdata.recordings.reader import before, play
+from streaming.connection import Connection
+from streaming.heartbeat import Heartbeats
+from streaming.hub import Hub
+from streaming.protocol import Finished
+from streaming.protocol import encode as encode_message
+
+log = structlog.get_logger(__name__)
+
+FASTEST: Final = 1000.0
+CHUNK: Final = 64
+"""Messages that are read from the disk at a time, in a thread."""
+SKIPPED_PAUSE: Final = 2 * 3600 * 1000
+"""Milliseconds; lunch has 1.5 h."""
+TICK: Final = 0.05
+"""Seconds between two looks of the hub at what time brings about."""
+NORMAL_CLOSURE: Final = 1000
+
+
+class Asked(NamedTuple):
+    """What a client asks for: the market's time to begin at (ms), and how many times faster than recorded (0: unpaced)."""
+
+    start: int
+    speed: float
+
+
+def asked(query: Mapping[str, Sequence[str]]) -> Asked | None:
+    """What a URL's query asks for; None where it asks for no replay. Raises ``ArgusError``."""
+    if "replay" not in query:
+        if "speed" in query:
+            raise ArgusError(INVALID_ARGUMENT, "speed belongs to a replay: ?replay=2022-06-01T09:15&speed=20", parameter="speed")
+        return None
+    text = query["replay"][0]
+    try:
+        moment = datetime.fromisoformat(text)
+        start = int((moment if moment.tzinfo else moment.replace(tzinfo=SHANGHAI)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        example = "write it as 2022-06-01T09:15 (Beijing time)"
+        raise ArgusError(INVALID_ARGUMENT, f"replay={text[:40]!r} is no time; {example}.", parameter="replay") from None
+    shown = query.get("speed", ["1"])[0]
+    try:
+        speed = float(shown)
+    except ValueError:
+        speed = -1.0
+    if not 0 <= speed <= FASTEST:
+        detail = f"speed={shown[:40]!r} is not 0 to {FASTEST:g}; 1 is as recorded, 0 as fast as you read."
+        raise ArgusError(INVALID_ARGUMENT, detail, parameter="speed")
+    return Asked(start, speed)
+
+
+class Replay:
+    """One client's replay. Made by ``begin``; ``close`` ends it."""
+
+    def __init__(self, connection: Connection, what: Asked, archive: RecordingArchive, known: universe.Universe) -> None:
+        self.hub = Hub(LatestStore())
+        self.universe = known
+        self._connection = connection
+        self._asked = what
+        self._archive = archive
+        self._feed = feed_names()[0]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Take the client in and play to it."""
+        self.hub.attach(self._connection)
+        runs = {"play": self._run(), "tick": self._tick(), "heartbeats": Heartbeats(self.hub).run()}
+        self._tasks = [asyncio.create_task(run, name=f"replay-{name}") for name, run in runs.items()]
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        self.hub.detach(self._connection)
+        _running.discard(self)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.hub.tick(time.monotonic())
+
+    async def _run(self) -> None:
+        try:
+            await self._play()
+        except Exception as error:
+            # The edge of this task, beyond which nobody would notice.
+            log.exception("replay_failed", connection=self._connection.id, detail=str(error))
+            self._connection.close(INTERNAL)
+
+    async def _play(self) -> None:
+        connection = self._connection
+        while not connection.views:
+            await asyncio.sleep(TICK)
+        state = await asyncio.to_thread(before, self._archive, self._asked.start)
+        recorded = play(self._archive, self._asked.start)
+        origin, shift, last = time.monotonic(), self._asked.start, self._asked.start
+        while chunk := await asyncio.to_thread(_some, recorded):
+            if state:
+                first = chunk[0]
+                self._receive(Message(self._asked.start, first.epoch, max(1, first.seq - 1), [*state], [*state.values()]))
+                state = {}
+            for message in chunk:
+                if message.at - last > SKIPPED_PAUSE:
+                    shift += message.at - last
+                last = message.at
+                if self._asked.speed:
+                    due = origin + (message.at - shift) / 1000 / self._asked.speed
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                while connection.behind_since is not None:
+                    await asyncio.sleep(TICK)
+                self._receive(message)
+                # Unpaced messages come without a pause: the transports and the other clients must get their turn.
+                await asyncio.sleep(0)
+        connection.send(encode_message(Finished(time=last)))
+        connection.close(NORMAL_CLOSURE, "replay finished")
+
+    def _receive(self, message: Message) -> None:
+        now = time.time_ns() // 1_000_000
+        self.hub.receive(
+            encode(
+                Batch(
+                    feed=self._feed,
+                    epoch=message.epoch,
+                    seq=message.seq,
+                    published=now,
+                    source=config.source,
+                    canary=now,
+                    clock=message.at,
+                    snapshot=False,
+                    symbols=message.symbols,
+                    fragments=message.fragments,
+                )
+            )
+        )
+
+
+def _some(recorded: Iterator[Message]) -> list[Message]:
+    return list(islice(recorded, CHUNK))
+
+
+_running: set[Replay] = set()
+
+
+async def begin(connection: Connection, what: Asked) -> Replay:
+    """Open the recording of a moment for a client. Raises NO_RECORDING or REPLAY_LIMIT."""
+    if len(_running) >= config.replays:
+        raise ArgusError(REPLAY_LIMIT, f"{len(_running)} replays are running here, of {config.replays}; try again later.")
+    archive = RecordingArchive(config.archive, config.market)
+    try:
+        symbols = await asyncio.to_thread(_look, archive, what.start)
+    except (DamagedRecording, OSError) as error:
+        log.error("recording_unreadable", detail=str(error))
+        raise ArgusError(NO_RECORDING, f"The recording cannot be read: {error}.", parameter="replay") from error
+    current = universe.current()
+    sectors = {name: members for name, members in current.sectors.items() if not symbols.isdisjoint(members)}
+    known = universe.Universe(
+        symbols=tuple(sorted(symbols)),
+        sectors={name: tuple(symbol for symbol in members if symbol in symbols) for name, members in sectors.items()},
+        names={symbol: name for symbol, name in current.names.items() if symbol in symbols},
+    )
+    replay = Replay(connection, what, archive, known)
+    _running.add(replay)
+    return replay
+
+
+def _look(archive: RecordingArchive, start: int) -> frozenset[str]:
+    """The symbols of a moment's day. Raises NO_RECORDING, which says what there is instead."""
+    day = day_of(start)
+    parts = archive.parts(day)
+    if not any(part.last >= start for part in parts):
+        days = ", ".join(str(other) for other in archive.days()[-5:])
+        there = f"there is something of {days}" if days else "nothing has been recorded yet (ARGUS_RECORD)"
+        moment = f"{datetime.fromtimestamp(start / 1000, SHANGHAI):%Y-%m-%dT%H:%M:%S}"
+        raise ArgusError(NO_RECORDING, f"Nothing was recorded at {moment} or later that day; {there}.", parameter="replay")
+    return archive.symbols(day)
