@@ -1,0 +1,412 @@
+"""The three tiers as one: where a block is found, what moves up and down, and what operators ask of all of it.
+
+Down from L1 (memory) over L2 (Redis) to L3 (files); what is found below is kept in L1 from then on, and what was used more
+than once within a day in L2 as well. What is written goes to L3 first, where it is merged with what is there, then up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+from prometheus_client import REGISTRY
+
+from argus.config import config
+from marketdata import market_time
+from marketdata.cache import ttl
+from marketdata.cache.archive import Archive
+from marketdata.cache.block import Block, BlockKey
+from marketdata.cache.flight import Flight
+from marketdata.cache.heat import Heat
+from marketdata.cache.memory import Memory
+from marketdata.cache.metrics import CacheCollector, Counted, Reading
+from marketdata.cache.shared import Shared
+from marketdata.cache.shortlived import ShortLived
+from marketdata.series import Series
+from marketdata.symbols import market_of
+from marketdata.types import Period
+
+log = structlog.get_logger(__name__)
+
+BASES: Final = (Period.M1, Period.D1)
+"""The periods that are kept; all others are computed from them."""
+WARMED: Final = 200
+"""Blocks that an optimization brings back into memory."""
+WATCH_EVERY: Final = 1.0
+"""Seconds between two looks at whether another process has cleared the tiers."""
+
+
+class Tier(StrEnum):
+    """Where bars came from."""
+
+    L1 = "l1"
+    L2 = "l2"
+    L3 = "l3"
+    TERMINAL = "terminal"
+
+
+CACHES: Final = (Tier.L1, Tier.L2, Tier.L3)
+
+
+class Found(NamedTuple):
+    """``block`` None: it must come from the terminal, and so says ``tier``; ``nothing``: why the terminal has no more of it,
+    as it said lately; empty where it was not asked."""
+
+    block: Block | None
+    tier: Tier
+    nothing: str = ""
+
+
+class HotKey(msgspec.Struct, frozen=True):
+    """A block that is used often."""
+
+    symbol: str
+    period: Period
+    part: str
+    uses: int
+
+
+class TierStats(msgspec.Struct, frozen=True):
+    """One tier. ``entries`` and ``bytes`` are what lies there now (L3: files); ``limit`` in bytes where there is one."""
+
+    on: bool
+    entries: int
+    bytes: int
+    limit: int | None
+    complete: bool
+    """Whether all that lies there could be counted in time."""
+    hit_rate: float | None
+    events: Counted
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """``hit_rate``: blocks that any tier had, among all that were asked for; None before the first."""
+
+    market: str
+    hit_rate: float | None
+    lookups: int
+    tiers: dict[str, TierStats]
+    hottest: list[HotKey]
+
+
+class Optimized(msgspec.Struct, frozen=True):
+    """What an optimization did within its time; ``finished`` False: the next one goes on where this one stopped."""
+
+    finished: bool
+    files: int
+    checked: int
+    rewritten: int
+    corrupt: int
+    swept: int
+    expired: int
+    warmed: int
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+
+
+class Busy(Exception):
+    """An optimization is under way."""
+
+
+class Tiers:
+    """Blocking and safe to use from several threads; ``get_memory`` and ``get_forming_memory`` alone never wait."""
+
+    def __init__(self, *, market: str, memory: Memory, shared: Shared, archive: Archive) -> None:
+        self.market = market
+        self.memory = memory
+        self.shared = shared
+        self.archive = archive
+        self.heat = Heat()
+        self.flight: Flight[Any] = Flight(shared)
+        self._forming: ShortLived[Block] = ShortLived(bound=20_000)
+        self._nothing: ShortLived[str] = ShortLived(bound=20_000)
+        self._refusals: dict[BlockKey, int] = {}
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="cache")
+        self._generation: int | None = None
+        self._watched = float("-inf")
+        self._optimizing = threading.Lock()
+        self._checked_to = ""
+
+    def close(self) -> None:
+        """End the threads and connections."""
+        self._background.shutdown()
+        self.archive.close()
+        self.shared.close()
+
+    # Blocks
+
+    def get(self, key: BlockKey) -> Found:
+        """One block; see ``get_many``."""
+        return self.get_many((key,))[key]
+
+    def get_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
+        """What the tiers have of each key. Raises ``ValueError`` for a key whose symbol or part is none."""
+        wanted = list(dict.fromkeys(keys))
+        self._watch()
+        self.heat.use(wanted)
+        held = self.memory.get_many(wanted)
+        found = {key: Found(block, Tier.L1, self._nothing.get(key) or "") for key, block in held.items()}
+        if below := [key for key in wanted if key not in held]:
+            found |= self._get_below(below)
+        return {key: found[key] for key in wanted}
+
+    def get_memory(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found] | None:
+        """The same without I/O: all of the keys from memory, or None (and nothing counted) where one is not there."""
+        wanted = list(dict.fromkeys(keys))
+        self._watch()
+        blocks = self.memory.get_all(wanted)
+        if blocks is None:
+            return None
+        self.heat.use(wanted)
+        return {key: Found(block, Tier.L1, self._nothing.get(key) or "") for key, block in blocks.items()}
+
+    def put(self, key: BlockKey, block: Block) -> Block:
+        """Keep what was fetched; the block with all that was known before, the new bars counting."""
+        return self.put_many({key: block})[key]
+
+    def put_many(self, blocks: Mapping[BlockKey, Block], *, asked: bool = True) -> dict[BlockKey, Block]:
+        """Write-through: files, then the shared tier, then memory. A tier that fails is left out, and counted.
+
+        ``asked`` False: nobody waits for them (a backfill), so Redis and memory are only kept true and not filled.
+        """
+        merged = self.archive.write_many(blocks)
+        for key in blocks.keys() - merged.keys():
+            held = self.memory.peek(key)
+            merged[key] = held.with_more(blocks[key]) if held else blocks[key]
+        self.shared.put_many(merged, self._shared_seconds, replace_only=not asked)
+        for key, block in merged.items():
+            if asked or self.memory.peek(key):
+                self.memory.put(key, block)
+            self._nothing.remove(key)
+            self._refusals.pop(key, None)
+        return merged
+
+    # The open day
+
+    def put_forming(self, key: BlockKey, series: Series, seconds: float) -> None:
+        """Keep bars of the open day for so many seconds (``ttl.open_day``), in memory and in the shared tier.
+
+        ``key.part`` is whatever tells one stretch from another, such as the day.
+        """
+        block = Block(series, frozenset(), market_time.now())
+        self._forming.put(key, block, seconds)
+        self.shared.put_forming(key, block, seconds)
+
+    def get_forming(self, key: BlockKey) -> Found | None:
+        """Bars of the open day that are still good; None where there are none."""
+        if (held := self.get_forming_memory(key)) is not None:
+            return held
+        shared = self.shared.get_forming(key)
+        if shared is None:
+            return None
+        block, seconds = shared
+        self._forming.put(key, block, seconds)
+        return Found(block, Tier.L2)
+
+    def get_forming_memory(self, key: BlockKey) -> Found | None:
+        """The same from memory alone."""
+        block = self._forming.get(key)
+        return None if block is None else Found(block, Tier.L1)
+
+    # What there is not
+
+    def put_nothing(self, key: BlockKey, reason: str, *, seconds: float | None = None) -> None:
+        """Remember that the terminal has no more of a block, for so many seconds or by the rule (``ttl.nothing``)."""
+        times = self._refusals.get(key, 0) + 1
+        if len(self._refusals) >= 20_000:
+            self._refusals.clear()
+        self._refusals[key] = times
+        if seconds is None:
+            seconds = ttl.nothing(market_of(key.symbol), market_time.now(), times=times)
+        self._nothing.put(key, reason, seconds)
+        self.shared.put_nothing(key, reason, seconds)
+
+    # What operators ask
+
+    def stats(self) -> Stats:
+        """This process' counts; what lies in the shared tier and in the files is everybody's."""
+        memory, shared, archive = self.memory.counts.read(), self.shared.counts.read(), self.archive.counts.read()
+        lookups = memory.hits + memory.misses
+        hits = memory.hits + shared.hits + archive.hits
+        there, files = self.shared.usage(self.market), self.archive.usage(self.market)
+        mine = TierStats(True, len(self.memory), self.memory.nbytes, self.memory.limit, True, memory.hit_rate, memory)
+        return Stats(
+            market=self.market,
+            hit_rate=round(hits / lookups, 4) if lookups else None,
+            lookups=lookups,
+            tiers={
+                Tier.L1: mine,
+                Tier.L2: TierStats(self.shared.on, there.entries, there.bytes, None, there.complete, shared.hit_rate, shared),
+                Tier.L3: TierStats(True, files.entries, files.bytes, None, files.complete, archive.hit_rate, archive),
+            },
+            hottest=[HotKey(key.symbol, key.period, key.part, uses) for key, uses in self.heat.hottest(10)],
+        )
+
+    def clear(
+        self, tiers: Iterable[Tier] | None = None, symbol: str | None = None, period: Period | None = None
+    ) -> dict[Tier, int]:
+        """Delete from some tiers (None: all) what is of a symbol and a base period; how much each had (L3: files).
+
+        Clearing memory clears that of all processes, the others' within a second of their next use.
+        """
+        removed: dict[Tier, int] = {}
+        periods = BASES if period is None else (period,)
+
+        def chosen(key: BlockKey) -> bool:
+            return symbol in (None, key.symbol) and key.period in periods
+
+        asked = set(CACHES if tiers is None else tiers)
+        # From below: what is read meanwhile would otherwise come up again.
+        if Tier.L3 in asked:
+            removed[Tier.L3] = self.archive.remove(self.market, symbol, periods)
+        if Tier.L2 in asked:
+            removed[Tier.L2] = self.shared.remove(self.market, symbol, None if period is None else (period,))
+        if Tier.L1 in asked:
+            removed[Tier.L1] = self.memory.remove(chosen) + self._forming.remove_if(chosen)
+            self._nothing.remove_if(chosen)
+            self._refusals.clear()
+            self.shared.next_generation()
+        log.info("cache_cleared", symbol=symbol, period=period, **{str(tier): count for tier, count in removed.items()})
+        return {tier: removed[tier] for tier in CACHES if tier in removed}
+
+    def optimize(self, seconds: float = 10.0) -> Optimized:
+        """Check and tidy the files, drop what has expired, bring the hottest blocks back into memory; stops after ``seconds``.
+
+        Raises ``Busy`` while another one is under way.
+        """
+        if not self._optimizing.acquire(blocking=False):
+            raise Busy
+        try:
+            return self._optimize(time.monotonic(), seconds)
+        finally:
+            self._optimizing.release()
+
+    def reading(self) -> Reading:
+        """What Prometheus is told."""
+        counts: dict[str, Counted] = {
+            Tier.L1: self.memory.counts.read(),
+            Tier.L2: self.shared.counts.read(),
+            Tier.L3: self.archive.counts.read(),
+        }
+        return counts, len(self.memory), self.memory.nbytes, self.memory.limit
+
+    def _get_below(self, keys: list[BlockKey]) -> dict[BlockKey, Found]:
+        again = {key: self._shared_seconds(key) for key in keys if self.heat.uses(key) > 1}
+        shared, reasons = self.shared.get_many(keys, again)
+        left = [key for key in keys if key not in shared]
+        archived = self.archive.read_many(left) if left else {}
+        for key, block in (shared | archived).items():
+            self.memory.put(key, block)
+        self.shared.put_many({key: block for key, block in archived.items() if key in again}, self._shared_seconds)
+        found = {key: Found(block, Tier.L2) for key, block in shared.items()}
+        found |= {key: Found(block, Tier.L3) for key, block in archived.items()}
+        missed = Found(None, Tier.TERMINAL)
+        return {key: found.get(key, missed)._replace(nothing=self._nothing.get(key) or reasons.get(key, "")) for key in keys}
+
+    def _shared_seconds(self, key: BlockKey) -> float:
+        return ttl.closed_days(self.heat.uses(key))
+
+    def _watch(self) -> None:
+        """Look in the background, at most once a second, whether another process has cleared the tiers."""
+        now = time.monotonic()
+        if self.shared.on and now - self._watched > WATCH_EVERY:
+            self._watched = now
+            self._background.submit(self._follow)
+
+    def _follow(self) -> None:
+        generation = self.shared.generation()
+        if generation is None:
+            return
+        if self._generation is not None and generation != self._generation:
+            self._forget()
+        self._generation = generation
+
+    def _forget(self) -> None:
+        everything: Callable[[BlockKey], bool] = lambda key: True  # noqa: E731
+        self.memory.remove(everything)
+        self._forming.remove_if(everything)
+        self._nothing.remove_if(everything)
+
+    def _optimize(self, began: float, seconds: float) -> Optimized:
+        until = began + seconds
+        expired = self._forming.expire() + self._nothing.expire()
+        warmed = self._warm(until)
+        swept = self.archive.sweep()
+        files = self.archive.files(self.market)
+        checked = rewritten = corrupt = before = after = 0
+        finished = True
+        for path in (path for path in files if path > self._checked_to):
+            if time.monotonic() >= until:
+                finished = False
+                break
+            done = self.archive.check(path)
+            checked += 1
+            rewritten += done.rewritten
+            corrupt += done.corrupt
+            before += done.before
+            after += done.after
+            self._checked_to = path
+        if finished:
+            self._checked_to = ""
+        report = Optimized(
+            finished=finished,
+            files=len(files),
+            checked=checked,
+            rewritten=rewritten,
+            corrupt=corrupt,
+            swept=swept,
+            expired=expired,
+            warmed=warmed,
+            bytes_before=before,
+            bytes_after=after,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        log.info("cache_optimized", **msgspec.to_builtins(report))
+        return report
+
+    def _warm(self, until: float) -> int:
+        """The hottest blocks, as many as half the memory takes, without counting them as used."""
+        warmed = 0
+        for key, _uses in self.heat.hottest(WARMED):
+            if time.monotonic() >= until or self.memory.nbytes > self.memory.limit / 2:
+                break
+            if self.memory.peek(key):
+                continue
+            for found, block in self.archive.read_many((key,)).items():
+                self.memory.put(found, block)
+                warmed += 1
+        return warmed
+
+
+@cache
+def tiers() -> Tiers:
+    """This process' tiers, made at first use from the configuration."""
+    return Tiers(
+        market=config.market,
+        memory=Memory(config.cache_memory * 1024 * 1024),
+        shared=Shared(config.redis_url),
+        archive=Archive(config.archive),
+    )
+
+
+def forget() -> None:
+    """End this process' tiers; what is in files and in Redis stays. The next use makes new ones."""
+    if tiers.cache_info().currsize:
+        tiers().close()
+        tiers.cache_clear()
+
+
+def flight() -> Flight[Any]:
+    """This process' single flight, across processes through the shared tier."""
+    return tiers().flight
+
+
+REGISTRY.register(CacheCollector(lambda: tiers().reading() if tiers.cache_info().currsize else None))
