@@ -144,9 +144,9 @@ def _load(source: Path) -> None:
     with transaction.atomic():
         with connection.constraint_checks_disabled():
             for model in reversed(models()):
-                model._base_manager.all()._raw_delete(using="default")  # type: ignore[attr-defined]
+                model._base_manager.all()._raw_delete(using="default")
                 for field in model._meta.many_to_many:
-                    through: Any = field.remote_field.through  # type: ignore[union-attr]
+                    through: Any = field.remote_field.through
                     through._base_manager.all()._raw_delete(using="default")
         call_command("loaddata", str(source), format="jsonl", verbosity=0)
 

@@ -57,7 +57,7 @@ def _terminal(text: str) -> str:
 
 def _file(text: str) -> str:
     path = Path(text).expanduser().resolve()
-    if not path.is_file():
+    if not path.exists():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")
     if "," in str(path):
         raise argparse.ArgumentTypeError(f"{text!r} has a comma in its path; rename it")
@@ -76,6 +76,7 @@ def add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source", choices=("simulated", "replay", "qmt"), help="where the quotes come from (default: simulated)"
     )
+    parser.add_argument("--record", action="store_const", const=True, help="record every quote that passes (docs/recordings.md)")
     qmt = parser.add_argument_group("with --source qmt")
     qmt.add_argument(
         "--terminal",
@@ -89,7 +90,9 @@ def add_up(parser: argparse.ArgumentParser) -> None:
     simulated.add_argument("--seed", type=int, help="the same seed makes the same market (default: 1)")
     simulated.add_argument("--clock", choices=("virtual", "live"), help="trade at any hour, or in the exchange's hours only")
     replay = parser.add_argument_group("with --source replay")
-    replay.add_argument("--file", type=_file, action="append", metavar="PATH", help="a recorded file; repeat it for several")
+    replay.add_argument(
+        "--file", type=_file, action="append", metavar="PATH", help="a recorded file, or the folder of a day; repeatable"
+    )
     replay.add_argument("--speed", type=float, help="how many times as fast; 0: as fast as possible (default: 1)")
     replay.add_argument("--loop", action="store_const", const=True, help="start again at the end")
 
@@ -126,6 +129,7 @@ def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> 
         "ARGUS_REPLAY_FILES": ",".join(options.file) if options.file else None,
         "ARGUS_REPLAY_SPEED": options.speed,
         "ARGUS_REPLAY_LOOP": "true" if options.loop else None,
+        "ARGUS_RECORD": "true" if options.record else None,
     }
     return {name: str(value) for name, value in found.items() if value is not None}
 

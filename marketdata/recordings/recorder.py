@@ -13,6 +13,7 @@ import time
 from datetime import date, timedelta
 from typing import Final
 
+import pyarrow as pa
 import structlog
 
 from marketdata.calendar import day_of
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 QUEUE: Final = 2_000
 PART_ROWS: Final = 200_000
+LAID_OUT: Final = 5_000
+"""Rows that wait at most before they become columns."""
 PART_SECONDS: Final = 60.0
 CLOSING: Final = 10.0
 """Seconds that the last part may take at the end of the process."""
@@ -39,7 +42,10 @@ class Recorder:
         self._days = days
         self._queue: queue.Queue[Message | None] = queue.Queue(QUEUE)
         self._held: list[Message] = []
+        self._tables: list[pa.Table] = []
+        self._waiting = 0
         self._rows = 0
+        self._epoch = 0
         self._day: date | None = None
         self._at = 0
         self._since = 0.0
@@ -67,7 +73,7 @@ class Recorder:
             try:
                 message = self._queue.get(timeout=BEAT)
             except queue.Empty:
-                if self._held and time.monotonic() - self._since > PART_SECONDS:
+                if self._rows and time.monotonic() - self._since > PART_SECONDS:
                     self._finish()
                 continue
             if message is None:
@@ -79,24 +85,34 @@ class Recorder:
         # The market's clock may be set back; a recording's never goes back.
         self._at = max(self._at, message.at)
         day = day_of(self._at)
-        if self._held and (day != self._day or message.epoch != self._held[0].epoch):
+        if self._rows and (day != self._day or message.epoch != self._epoch):
             self._finish()
         if day != self._day:
             self._turn_over(day)
-        if not self._held:
-            self._since = time.monotonic()
+        if not self._rows:
+            self._since, self._epoch = time.monotonic(), message.epoch
         self._held.append(message._replace(at=self._at))
         self._rows += len(message.fragments)
+        self._waiting += len(message.fragments)
+        if self._waiting >= LAID_OUT:
+            self._lay_out()
         if self._rows >= PART_ROWS or time.monotonic() - self._since > PART_SECONDS:
             self._finish()
 
+    def _lay_out(self) -> None:
+        """Make columns of what waits, so that little is left to do at the end."""
+        held, self._held, self._waiting = self._held, [], 0
+        self._tables.append(table(held))
+
     def _finish(self) -> None:
         """Write what is held. A disk that is full or away costs this part, not the feed."""
-        held, self._held, rows, self._rows = self._held, [], self._rows, 0
+        rows, self._rows = self._rows, 0
         if not rows or self._day is None:
             return
         try:
-            part = self._archive.write(self._day, held[0].epoch, table(held))
+            self._lay_out()
+            whole = pa.concat_tables(self._tables).unify_dictionaries().combine_chunks()
+            part = self._archive.write(self._day, self._epoch, whole)
         except Exception as error:
             # The edge of this thread: whatever the file system's library raises, the recording goes on with the next part.
             metrics.DROPPED.labels(self._feed).inc(rows)
@@ -104,6 +120,8 @@ class Recorder:
         else:
             metrics.RECORDED.labels(self._feed).inc(rows)
             log.info("recording_part", feed=self._feed, day=self._day.isoformat(), part=part.name, quotes=rows, bytes=part.size)
+        finally:
+            self._tables.clear()
 
     def _turn_over(self, day: date) -> None:
         """Another day has begun: the last one's parts become one file, days that are too old are deleted."""

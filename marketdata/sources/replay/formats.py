@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from marketdata.sources.replay import binance_frames, futures_ticks, sh_snapshots, sz_snapshots
+from marketdata.sources.replay.recorded_day import RecordedDay
 from marketdata.sources.replay.recording import Recording, RecordingError
 from marketdata.sources.replay.snapshot_csv import SnapshotCsv
 
 LAYOUTS = (sz_snapshots.LAYOUT, sh_snapshots.LAYOUT)
-KNOWN = "zipped CSV of Shenzhen or Shanghai snapshots, WonderTrader ticks (.dsb), gzipped Binance frames"
+KNOWN = "a recorded day's folder, zipped CSV of Shenzhen or Shanghai snapshots, WonderTrader ticks (.dsb), gzipped Binance frames"
 HEAD = 64 * 1024
 """Bytes that the first line of a text file may have."""
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -24,6 +25,8 @@ ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Run
 def open_recording(path: Path) -> Recording:
     """The recording in a file. Reads its beginning alone. Raises ``RecordingError`` with what is wrong."""
     try:
+        if path.is_dir():
+            return RecordedDay(path)
         with path.open("rb") as file:
             head = file.read(8)
         reader = next((reader for mark, reader in _READERS if head.startswith(mark)), None)
