@@ -1,0 +1,137 @@
+"""What instruments have given, for adjustment: kept in the database, asked for again once per trading day."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Final
+
+import msgspec
+import structlog
+
+from marketdata import models
+from marketdata.calendar import day_of
+from marketdata.history import fetch
+from marketdata.history.fetch import FetchError
+from marketdata.types import Dividend
+
+log = structlog.get_logger(__name__)
+
+PART: Final = 500
+"""Symbols in one question to the database or to a terminal."""
+KEPT: Final = 20_000
+"""Symbols that a process keeps in memory; when there are more it begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a source said of one symbol, and when by the market's clock, in ms."""
+
+    dividends: tuple[Dividend, ...]
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Symbol -> what was told. ``stale`` symbols have not been asked about today, of ``unknown`` ones nothing was told ever."""
+
+    told: Mapping[str, Told]
+    stale: frozenset[str] = frozenset()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    error: FetchError | None = None
+
+
+class _Memory:
+    """This process's copy of the rows, and the one question that is under way."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Told] = {}
+        self.asking = threading.Lock()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.told.clear()
+
+    def fresh(self, symbols: Iterable[str], today: date) -> dict[str, Told]:
+        """Those that were asked about today."""
+        return {symbol: told for symbol in symbols if (told := self.told.get(symbol)) is not None and day_of(told.at) == today}
+
+    def keep(self, told: Mapping[str, Told]) -> None:
+        """Keep them."""
+        if len(self.told) + len(told) > KEPT:
+            self.told.clear()
+        self.told.update(told)
+
+
+memory = _Memory()
+
+
+def known_now(symbols: Sequence[str], now: int) -> Known | None:
+    """Everything, if this process has it in memory as of the market's today."""
+    fresh = memory.fresh(symbols, day_of(now))
+    return Known(fresh) if len(fresh) == len(symbols) else None
+
+
+def known(symbols: Sequence[str], now: int, *, deadline: float) -> Known:
+    """Everything: from memory, the database, or the source where that has not been asked today.
+
+    Where the source does not answer, older rows are used and the symbols are called stale. ``deadline`` is on the monotonic
+    clock.
+    """
+    today = day_of(now)
+    found = memory.fresh(symbols, today)
+    if len(found) == len(symbols):
+        return Known(found)
+    if not memory.asking.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        return _with_old(symbols, found, FetchError("deadline", "The dividends were being fetched for others."))
+    try:
+        found = memory.fresh(symbols, today)
+        stored = _stored([symbol for symbol in symbols if symbol not in found])
+        found |= {symbol: told for symbol, told in stored.items() if day_of(told.at) == today}
+        error = None
+        lacking = [symbol for symbol in symbols if symbol not in found]
+        try:
+            for start in range(0, len(lacking), PART):
+                found |= _fetched(lacking[start : start + PART], now, deadline)
+        except FetchError as failure:
+            error = failure
+        memory.keep(found)
+    finally:
+        memory.asking.release()
+    return _with_old(symbols, found, error)
+
+
+def _with_old(symbols: Sequence[str], found: dict[str, Told], error: FetchError | None) -> Known:
+    lacking = [symbol for symbol in symbols if symbol not in found]
+    if error is None or not lacking:
+        return Known(found)
+    old = _stored(lacking)
+    unknown = {symbol: error.reason for symbol in lacking if symbol not in old}
+    log.warning("dividends_stale", stale=len(old), unknown=len(unknown), reason=error.reason)
+    return Known({**found, **old}, frozenset(old), unknown, error)
+
+
+def _stored(symbols: Sequence[str]) -> dict[str, Told]:
+    found: dict[str, Told] = {}
+    for start in range(0, len(symbols), PART):
+        for row in models.Dividends.objects.filter(symbol__in=symbols[start : start + PART]):
+            at = int(row.refreshed_at.timestamp() * 1000)
+            found[row.symbol] = Told(msgspec.convert(row.rows, tuple[Dividend, ...]), at)
+    return found
+
+
+def _fetched(symbols: Sequence[str], now: int, deadline: float) -> dict[str, Told]:
+    given, source = fetch.dividends(symbols, deadline=deadline)
+    # By the market's clock, as everything here: a simulated market's days are not today's.
+    at = datetime.fromtimestamp(now / 1000, UTC)
+    rows = [
+        models.Dividends(symbol=symbol, rows=msgspec.to_builtins(given.get(symbol, ())), source=source, refreshed_at=at)
+        for symbol in symbols
+    ]
+    models.Dividends.objects.bulk_create(
+        rows, batch_size=PART, update_conflicts=True, unique_fields=["symbol"], update_fields=["rows", "source", "refreshed_at"]
+    )
+    return {symbol: Told(given.get(symbol, ()), now) for symbol in symbols}

@@ -1,0 +1,425 @@
+"""Bars for a query: from the tiers what is there, from a terminal what is not, aggregated, adjusted, cut to what was asked.
+
+Blocking (``prepare``) for threads; ``prepare_now`` answers on an event loop from this process's memory, or says that it cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from argus.config import config
+from argus.errors import OUTSIDE_CALENDAR, TOO_MUCH_DATA, UNSUPPORTED, ArgusError
+from marketdata import market_time, periods
+from marketdata.adjust import ALGORITHMS, RATIOS, Factors, RatioUnknown, adjust, factors
+from marketdata.aggregate import aggregate
+from marketdata.cache.block import ALL, BlockKey
+from marketdata.cache.tiers import Tier, tiers
+from marketdata.calendar import DAY, OutsideCalendar, TradingCalendar, day_of, midnight
+from marketdata.history import dividends, metrics
+from marketdata.history.fetch import FetchError
+from marketdata.history.loader import Loaded, Loader
+from marketdata.history.plan import Need, is_closed, need, span_of
+from marketdata.history.query import POINT_IN_TIME, HistoryQuery
+from marketdata.reference.days import calendar_of
+from marketdata.series import EMPTY, Series, join, merge
+from marketdata.types import Adjust, Period
+
+log = structlog.get_logger(__name__)
+
+MOST_ROWS: Final = 10_000_000
+"""Bars that one answer may hold."""
+HELD_ROWS: Final = 300_000
+"""Base bars that an answer keeps in memory, some 22 MB; of a larger one each symbol's are read while they are written."""
+BATCH: Final = 100
+"""Symbols that are looked up at a time."""
+WIDER: Final = (1, 4, 16)
+"""How many times the days that ``count`` bars should take are looked at, where there are fewer bars than that."""
+SETTLING: Final = 5_000
+"""Milliseconds after which the last minute of a bar that has ended is here, if it has traded at all."""
+FACTORS_SHOWN: Final = 100
+"""Symbols whose factors stand in the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjustment:
+    """How prices were adjusted, always before bars are aggregated, so that a week across an ex-date is right.
+
+    ``factors``: symbol -> what was used, of the first ``FACTORS_SHOWN`` symbols; ``more`` how many are left out. ``as_of``: the
+    last day whose dividends count (front adjustments). ``refreshed_at`` (ms): when the oldest of the dividends were told;
+    ``stale``: symbols for which the source could not be asked again today.
+    """
+
+    method: Adjust
+    algorithm: str
+    as_of: date | None
+    refreshed_at: int | None
+    stale: tuple[str, ...]
+    factors: Mapping[str, Factors]
+    more: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An answer that can be given: what is known before the first bar is written, and the bars part by part.
+
+    Bars are those that have ended, and of weeks and months also the running one, made of the closed days so far.
+    """
+
+    query: HistoryQuery
+    source: str
+    as_of: int
+    """The market's time in ms up to which bars were looked for."""
+    tiers: Counter[Tier]
+    tier_of: Mapping[str, Tier]
+    """The slowest tier that had a part in a symbol's bars."""
+    missing: Mapping[str, str]
+    """Symbols of which something that was asked for is not here, and why: the name of an error, ``no_bars`` or
+    ``ratio_unknown``."""
+    stale: bool
+    """Whether the newest bars that were asked for could not be had."""
+    forming_from: int | None
+    """A bar stamped at or after this (ms) is of a week or month that goes on; None: all bars are final."""
+    adjustment: Adjustment | None
+    etag: str
+    closed: bool
+    """Whether nothing of the answer can ever change."""
+    rows: int | None
+    """Bars in all; None where they are counted only while they are read."""
+    _read: Callable[[], Iterator[tuple[str, Series]]]
+
+    def parts(self) -> Iterator[tuple[str, Series]]:
+        """Each symbol with its bars, in the order asked; symbols without a bar are left out. May be called again."""
+        return self._read()
+
+
+def prepare(query: HistoryQuery, *, deadline_seconds: float, request_id: str) -> Prepared:
+    """Have everything at hand that the answer needs; blocking. Raises ``ArgusError``."""
+    return _Answer(query, market_time.now(), time.monotonic() + deadline_seconds).prepare(request_id)
+
+
+def prepare_now(query: HistoryQuery) -> Prepared | None:
+    """The answer without waiting for anything, if all of it is in this process's memory."""
+    return _Answer(query, market_time.now(), time.monotonic()).prepare_now()
+
+
+def estimate(query: HistoryQuery, now: int) -> int:
+    """The most bars that the answer can hold. Raises ``ArgusError`` where that is too much."""
+    total = 0
+    for market, symbols in _by_market(query.symbols).items():
+        try:
+            per_day = len(periods.bar_ends(market, query.period))
+            days = len(_need(query, market, query.end, now, 1).days) + 1
+        except (periods.UnknownHours, OutsideCalendar):
+            continue
+        bars = days * per_day
+        if query.count is not None:
+            bars = query.count if query.start is None else min(bars, query.count)
+        total += len(symbols) * bars
+    if total > MOST_ROWS:
+        detail = (
+            f"That may be {total:,} bars; one request may ask for {MOST_ROWS:,}. Ask for fewer symbols, a shorter time, or a "
+            f"longer period: {max(1, len(query.symbols) * MOST_ROWS // total):,} symbols at a time would do."
+        )
+        raise ArgusError(TOO_MUCH_DATA, detail, parameter="symbols", limit=MOST_ROWS)
+    return total
+
+
+def _by_market(symbols: Sequence[str]) -> dict[str, list[str]]:
+    """The symbols by the market whose hours they keep."""
+    found: dict[str, list[str]] = {}
+    for symbol in symbols:
+        found.setdefault(periods.hours_of(symbol), []).append(symbol)
+    return found
+
+
+def _calendar(market: str) -> TradingCalendar:
+    return calendar_of(market.partition("/")[0])
+
+
+def _need(query: HistoryQuery, market: str, end: int | None, now: int, widen: int) -> Need:
+    return need(
+        market=market,
+        period=query.period,
+        start=query.start,
+        end=end,
+        count=query.count,
+        now=now,
+        calendar=_calendar(market),
+        widen=widen,
+    )
+
+
+class _Answer:
+    """One query on its way to an answer. ``deadline`` is on the monotonic clock."""
+
+    def __init__(self, query: HistoryQuery, now: int, deadline: float) -> None:
+        self.query = query
+        self.now = now
+        self.as_of = query.as_of or day_of(now)
+        # What is as of a day has no bars after it.
+        last = None if query.as_of is None else midnight(query.as_of) + DAY
+        self.end = last if query.end is None else query.end if last is None else min(query.end, last)
+        self.deadline = deadline
+        self.base = periods.base_of(query.period)
+        self.missing: dict[str, str] = {}
+        self.tier_of: dict[str, Tier] = {}
+        self.stale = False
+        self.error: FetchError | None = None
+        self.loaders: dict[str, Loader] = {}
+        self.open_days: dict[str, Series] = {}
+        self.held: dict[str, Series] = {}
+        self.lengths: dict[str, int] = {}
+        self.versions: dict[str, Any] = {}
+        self.complete = True
+        self.waits = False
+        self.dividends = dividends.Known({})
+        self.factors: dict[str, Factors] = {}
+        self.holds = estimate(query, now) * self._base_bars() <= HELD_ROWS
+
+    def prepare(self, request_id: str) -> Prepared:
+        began = time.monotonic()
+        self.waits = True
+        if self.query.adjust is not Adjust.NONE:
+            self._learn_dividends()
+        for market, symbols in _by_market(self.query.symbols).items():
+            try:
+                self._load(market, symbols)
+            except periods.UnknownHours:
+                self.missing |= dict.fromkeys(symbols, UNSUPPORTED.name)
+            except OutsideCalendar as error:
+                if len(symbols) == len(self.query.symbols):
+                    raise ArgusError(OUTSIDE_CALENDAR, f"{error}.", parameter="symbols") from None
+                self.missing |= dict.fromkeys(symbols, OUTSIDE_CALENDAR.name)
+        if len(self.missing) == len(self.query.symbols) and set(self.missing.values()) == {UNSUPPORTED.name} and not self.error:
+            raise ArgusError(UNSUPPORTED, "The trading hours of that market are not known here.", parameter="symbols")
+        prepared = self._prepared()
+        if self.error is not None and not prepared.rows and not self.tier_of:
+            raise self.error.as_error()
+        log.info(
+            "history",
+            request_id=request_id,
+            symbols=len(self.query.symbols),
+            period=self.query.period,
+            adjust=self.query.adjust,
+            tiers={str(tier): count for tier, count in prepared.tiers.items()},
+            missing=len(self.missing),
+            stale=self.stale,
+            rows=prepared.rows,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        return prepared
+
+    def prepare_now(self) -> Prepared | None:
+        if not self.holds:
+            return None
+        if self.query.adjust is not Adjust.NONE:
+            if (known := dividends.known_now(self.query.symbols, self.now)) is None:
+                return None
+            self.dividends = known
+        for market, symbols in _by_market(self.query.symbols).items():
+            try:
+                loader = self._loader(market, 1)
+                loaded = loader.load_now(symbols)
+            except (periods.UnknownHours, OutsideCalendar):
+                return None
+            if loaded is None:
+                return None
+            self._note(loader, loaded)
+        if self.query.start is None and any(len(self.held.get(symbol, EMPTY)) < self._count() for symbol in self.query.symbols):
+            return None
+        return self._prepared()
+
+    def _count(self) -> int:
+        return self.query.count or 0
+
+    def _base_bars(self) -> int:
+        """Base bars in one bar, about."""
+        return periods.MINUTES.get(self.query.period) or {Period.W1: 5, Period.MON1: 23}.get(self.query.period, 1)
+
+    def _learn_dividends(self) -> None:
+        self.dividends = dividends.known(self.query.symbols, self.now, deadline=self.deadline)
+        error, unknown = self.dividends.error, self.dividends.unknown
+        if error is not None and len(unknown) == len(self.query.symbols):
+            raise error.as_error(parameter="adjust") if error.reason == UNSUPPORTED.name else error.as_error()
+        self.missing |= unknown
+
+    def _loader(self, market: str, widen: int) -> Loader:
+        return Loader(
+            market=market,
+            base=self.base,
+            need=_need(self.query, market, self.end, self.now, widen),
+            calendar=_calendar(market),
+            deadline=self.deadline,
+        )
+
+    def _load(self, market: str, symbols: Sequence[str]) -> None:
+        wanted = [symbol for symbol in symbols if symbol not in self.missing]
+        for widen in WIDER:
+            loader = self._loader(market, widen)
+            for start in range(0, len(wanted), BATCH):
+                self._note(loader, loader.load(wanted[start : start + BATCH]))
+            if loader.error is not None:
+                self.error = loader.error
+                return
+            reached = loader.need.first
+            if self.query.start is not None or reached is None or reached <= _calendar(market).first:
+                return
+            wanted = [symbol for symbol in wanted if self.lengths.get(symbol, 0) < self._count()]
+            if not wanted:
+                return
+
+    def _note(self, loader: Loader, loaded: Mapping[str, Loaded]) -> None:
+        """Keep what the answer needs of what was loaded."""
+        for symbol, item in loaded.items():
+            self.loaders[symbol] = loader
+            self.open_days[symbol] = item.open_day
+            if item.reason:
+                self.missing[symbol] = item.reason
+                self.stale |= item.behind
+            if item.blocks or len(item.open_day) or not item.reason:
+                self.tier_of[symbol] = max(self.tier_of.get(symbol, Tier.L1), item.tier, key=list(Tier).index)
+            needed = loader.keys(symbol)
+            self.complete &= len(item.blocks) == len(needed) and not any(
+                block.missing(days) for block, days in zip(item.blocks, needed.values(), strict=False)
+            )
+            newest = [*(block.series.time[-1:] for block in item.blocks), item.open_day.time[-1:]]
+            self.versions[symbol] = (
+                [(block.fetched_at, len(block.days)) for block in item.blocks],
+                [stamp.tolist() for stamp in newest],
+                len(item.open_day),
+            )
+            if self.holds or self.query.start is None:
+                series = self._finish(symbol, [block.series for block in item.blocks])
+                self.lengths[symbol] = len(series)
+                if self.holds:
+                    self.held[symbol] = series
+
+    def _finish(self, symbol: str, blocks: Sequence[Series]) -> Series:
+        """The symbol's bars as they are answered."""
+        market, wanted = periods.hours_of(symbol), self.loaders[symbol].need
+        if wanted.first is None or wanted.last is None:
+            return EMPTY
+        whole = merge(join(blocks), self.open_days[symbol])
+        series = whole.between(midnight(wanted.first) + 1, midnight(wanted.last) + DAY)
+        try:
+            series = self._adjusted(symbol, series, whole)
+        except RatioUnknown:
+            self.missing[symbol] = "ratio_unknown"
+            return EMPTY
+        made = aggregate(series, self.query.period, market)
+        if self.base is Period.M1 and len(made):
+            # Of the open day's last bar there may be a part only; it has settled when its last minute is there or has passed.
+            settled = self.now - SETTLING if made.time[-1] != series.time[-1] else self.now
+            made = made.between(None, settled)
+        made = made.between(self.query.start, self.now if self.end is None else min(self.end, self.now))
+        return made if self.query.count is None else made.last(self.query.count)
+
+    def _adjusted(self, symbol: str, series: Series, whole: Series) -> Series:
+        method = self.query.adjust
+        told = self.dividends.told.get(symbol)
+        if method is Adjust.NONE or told is None:
+            return series
+        daily = whole
+        if self.base is Period.M1 and method in RATIOS and any(dividend.ratio is None for dividend in told.dividends):
+            daily = self._daily(symbol)
+        if len(self.factors) < FACTORS_SHOWN or symbol in self.factors:
+            self.factors[symbol] = factors(series, told.dividends, method, as_of=self.as_of, daily=daily)
+        return adjust(series, told.dividends, method, as_of=self.as_of, daily=daily)
+
+    def _daily(self, symbol: str) -> Series:
+        """The daily bars that are here, for the last closes before ex-dates."""
+        key = BlockKey(config.market, symbol, Period.D1, ALL)
+        found = tiers().get_many((key,)) if self.waits else tiers().get_memory((key,)) or {}
+        block = found[key].block if key in found else None
+        return EMPTY if block is None else block.series
+
+    def _read(self) -> Iterator[tuple[str, Series]]:
+        for symbol in self.query.symbols:
+            if symbol not in self.loaders:
+                continue
+            if self.holds:
+                series = self.held[symbol]
+            else:
+                series = self._finish(symbol, [block.series for block in self.loaders[symbol].held(symbol)])
+            if len(series):
+                yield symbol, series
+
+    def _prepared(self) -> Prepared:
+        for symbol, series in self.held.items():
+            if not len(series):
+                self.missing.setdefault(symbol, "no_bars")
+        tier_of = {symbol: self.tier_of[symbol] for symbol in self.query.symbols if symbol in self.tier_of}
+        tier_counts = Counter(tier_of.values())
+        for tier, count in tier_counts.items():
+            metrics.REQUESTS.labels(tier).inc(count)
+        forming_from = self._forming_from()
+        adjustment = self._adjustment()
+        version = hashlib.blake2b(self.query.canonical(), digest_size=16)
+        told = [(symbol, _hash_of(item)) for symbol, item in self.dividends.told.items()]
+        for part in (self.versions, self.missing, self.stale, told, self.as_of if adjustment else None, forming_from):
+            version.update(repr(part).encode())
+        return Prepared(
+            query=self.query,
+            source=config.source,
+            as_of=self.now,
+            tiers=tier_counts,
+            tier_of=tier_of,
+            missing=self.missing,
+            stale=self.stale,
+            forming_from=forming_from,
+            adjustment=adjustment,
+            etag=version.hexdigest(),
+            closed=self._is_closed(forming_from),
+            rows=sum(map(len, self.held.values())) if self.holds else None,
+            _read=self._read,
+        )
+
+    def _forming_from(self) -> int | None:
+        if self.query.period not in (Period.W1, Period.MON1):
+            return None
+        begins: list[int] = []
+        for market in _by_market(list(self.loaders)):
+            first, last = span_of(self.query.period, min(day_of(self.now), _calendar(market).last), _calendar(market))
+            wanted = self.loaders[next(s for s in self.loaders if periods.hours_of(s) == market)].need.last
+            if wanted is not None and wanted >= first and not is_closed(market, last, self.now):
+                begins.append(midnight(first))
+        return min(begins, default=None)
+
+    def _adjustment(self) -> Adjustment | None:
+        if self.query.adjust is Adjust.NONE:
+            return None
+        told = self.dividends.told
+        return Adjustment(
+            method=self.query.adjust,
+            algorithm=ALGORITHMS[self.query.adjust],
+            as_of=self.as_of if self.query.adjust in POINT_IN_TIME else None,
+            refreshed_at=min((item.at for item in told.values()), default=None),
+            stale=tuple(sorted(self.dividends.stale)),
+            factors=self.factors,
+            more=max(0, len(told) - FACTORS_SHOWN),
+        )
+
+    def _is_closed(self, forming_from: int | None) -> bool:
+        if self.missing.keys() - {s for s, reason in self.missing.items() if reason == "no_bars"} or not self.complete:
+            return False
+        if self.end is None or forming_from is not None or any(loader.need.open_day for loader in self.loaders.values()):
+            return False
+        if self.query.adjust is not Adjust.NONE and self.dividends.stale:
+            return False
+        if self.query.adjust in POINT_IN_TIME and (self.query.as_of is None or self.query.as_of >= day_of(self.now)):
+            return False
+        return all(is_closed(market, day_of(self.end - 1), self.now) for market in _by_market(list(self.loaders)))
+
+
+def _hash_of(told: dividends.Told) -> str:
+    """What was told, as far as answers depend on it."""
+    return hashlib.blake2b(msgspec.msgpack.encode(told.dividends), digest_size=8).hexdigest()

@@ -1,0 +1,252 @@
+"""Bars for a query: what is fetched, what is kept, what an answer says when something cannot be had."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+
+from argus.errors import DEADLINE, SOURCE_UNAVAILABLE, TOO_MUCH_DATA, ArgusError
+from marketdata.cache.tiers import Tier, tiers
+from marketdata.calendar import CHINA, day_of, midnight
+from marketdata.history import loader, service
+from marketdata.history.service import Prepared, prepare, prepare_now
+from marketdata.models import Dividends
+from marketdata.series import Series
+from marketdata.sources.base import Bars
+from marketdata.types import Period
+from tests.history.conftest import MINUTE, Market
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+def ask(market: Market, *symbols: str, seconds: float = 20, **parameters: Any) -> Prepared:
+    return prepare(market.query(*symbols, **parameters), deadline_seconds=seconds, request_id="r1")
+
+
+def only(prepared: Prepared) -> Series:
+    ((_, series),) = prepared.parts()
+    return series
+
+
+def test_only_the_days_that_are_not_here_are_fetched(market: Market, symbols: list[str]) -> None:
+    symbol = symbols[0]
+    first = ask(market, symbol, period="1d", start="2026-03-02", end="2026-03-31")
+    assert first.tier_of == {symbol: Tier.TERMINAL}
+    assert [(a, b) for _, _, a, b in market.terminal.asked] == [(date(2026, 3, 2), date(2026, 3, 31))]
+    again = ask(market, symbol, period="1d", start="2026-03-02", end="2026-03-31")
+    assert again.tier_of == {symbol: Tier.L1}
+    assert len(market.terminal.asked) == 1
+    ask(market, symbol, period="1d", start="2026-02-24", end="2026-04-10")
+    assert sorted((a, b) for _, _, a, b in market.terminal.asked[1:]) == [
+        (date(2026, 2, 24), date(2026, 2, 27)),
+        (date(2026, 4, 1), date(2026, 4, 10)),
+    ]
+    assert only(again).equals(only(first))
+    assert (first.etag == again.etag, again.closed, again.stale, again.missing) == (True, True, False, {})
+
+
+def test_minutes_are_fetched_month_by_month_and_longer_bars_are_made_of_them(market: Market, symbols: list[str]) -> None:
+    symbol = symbols[1]
+    minutes = only(ask(market, symbol, period="1m", start="2026-04-27", end="2026-05-08"))
+    assert [(a, b) for _, _, a, b in market.terminal.asked] == [
+        (date(2026, 5, 6), date(2026, 5, 8)),
+        (date(2026, 4, 27), date(2026, 4, 30)),
+    ]
+    hours = only(ask(market, symbol, period="1h", start="2026-04-27", end="2026-05-08"))
+    assert len(market.terminal.asked) == 2
+    assert len(hours) == 7 * 4
+    assert int(hours.volume.sum()) == int(minutes.volume.sum())
+
+
+def test_a_count_is_the_last_bars_up_to_now(market: Market, symbols: list[str]) -> None:
+    for period, count in (("1m", 20), ("5m", 60), ("1d", 250), ("1w", 30), ("1mon", 6)):
+        series = only(ask(market, symbols[2], period=period, count=str(count)))
+        assert len(series) == count, period
+        assert day_of(int(series.time[-1])) == date(2026, 6, 30)
+
+
+def test_the_open_day_gives_the_bars_that_have_ended_and_is_asked_for_again(market: Market, symbols: list[str]) -> None:
+    market.at("2026-06-30", 10, 3)
+    base = midnight(date(2026, 6, 30))
+    answer = ask(market, symbols[0], period="1m", count="5")
+    told = market.terminal.fetch_bars([symbols[0]], Period.M1, start=base, end=base + 86_400_000, timeout=20)
+    assert only(answer).equals(told.series[symbols[0]].last(5))
+    assert base + 600 * MINUTE < only(answer).time[-1] <= base + 603 * MINUTE
+    assert not answer.closed
+    fives = only(ask(market, symbols[0], period="5m", count="3"))
+    assert fives.time[-1] == base + 600 * MINUTE, "10:05 has not ended"
+    assert day_of(int(only(ask(market, symbols[0], period="1d", count="3")).time[-1])) == date(2026, 6, 29)
+    asked = len(market.terminal.asked)
+    assert prepare_now(market.query(symbols[0], period="1m", count="5")) is not None
+    assert len(market.terminal.asked) == asked
+
+
+def test_a_running_week_is_made_of_its_closed_days_and_said_to_go_on(market: Market, symbols: list[str]) -> None:
+    market.at("2026-07-01", 8, 0)
+    answer = ask(market, symbols[0], period="1w", count="4")
+    series = only(answer)
+    assert day_of(int(series.time[-1])) == date(2026, 6, 30)
+    assert answer.forming_from == midnight(date(2026, 6, 29))
+    assert series.time[-2] < answer.forming_from <= series.time[-1]
+    past = ask(market, symbols[0], period="1w", start="2026-06-01", end="2026-06-19")
+    assert (past.forming_from, past.closed, len(only(past))) == (None, True, 3)
+
+
+def test_what_is_in_memory_is_answered_without_waiting(market: Market, symbols: list[str]) -> None:
+    query = market.query(*symbols[:3], period="1d", start="2026-05-06", end="2026-06-30", adjust="front")
+    assert prepare_now(query) is None
+    waited = prepare(query, deadline_seconds=20, request_id="r")
+    at_once = prepare_now(query)
+    assert at_once is not None
+    assert at_once.etag == waited.etag
+    assert [symbol for symbol, _ in at_once.parts()] == [symbol for symbol, _ in waited.parts()]
+
+
+def test_many_who_ask_for_the_same_ask_the_terminal_once(market: Market, symbols: list[str]) -> None:
+    market.terminal.hold.clear()
+    answers: list[Prepared] = []
+    questions = [(symbols[5],), (symbols[5], symbols[6]), (symbols[5],), (symbols[6],)]
+
+    def one(words: tuple[str, ...]) -> None:
+        answers.append(ask(market, *words, period="1d", start="2026-06-01", end="2026-06-30"))
+
+    threads = [threading.Thread(target=one, args=(words,)) for words in questions]
+    threads[0].start()
+    assert market.terminal.fetching.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    market.terminal.hold.set()
+    for thread in threads:
+        thread.join(20)
+    fetched = [symbol for words, *_ in market.terminal.asked for symbol in words]
+    assert sorted(fetched) == sorted([symbols[5], symbols[6]])
+    assert len(answers) == 4
+
+
+def test_a_terminal_that_is_away_leaves_what_is_here_and_says_that_it_is_old(market: Market, symbols: list[str]) -> None:
+    market.at("2026-06-29")
+    ask(market, symbols[0], period="1d", count="10")
+    market.at("2026-06-30")
+    market.terminal.down = True
+    old = ask(market, symbols[0], period="1d", count="10")
+    assert (old.stale, old.missing) == (True, {symbols[0]: "source_unavailable"})
+    assert day_of(int(only(old).time[-1])) == date(2026, 6, 29)
+    with pytest.raises(ArgusError) as refused:
+        ask(market, symbols[1], period="1d", count="10")
+    assert refused.value.problem is SOURCE_UNAVAILABLE
+
+
+def test_a_deadline_is_kept(market: Market, symbols: list[str]) -> None:
+    market.terminal.hold.clear()
+    began = time.monotonic()
+    with pytest.raises(ArgusError) as refused:
+        ask(market, symbols[0], period="1d", count="10", seconds=0.1)
+    assert refused.value.problem is DEADLINE
+    assert time.monotonic() - began < 5
+
+
+def test_bars_that_a_terminal_filled_up_are_refused_and_asked_for_again(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbol, bad = symbols[0], midnight(date(2026, 6, 10))
+
+    def zeros(bars: Bars) -> Bars:
+        series = bars.series[symbol]
+        hole = (series.time > bad) & (series.time < bad + 86_400_000)
+        columns = {name: np.where(hole, 0.0, getattr(series, name)) for name in ("open", "high", "low", "close")}
+        return Bars({symbol: series.replace(**columns)})
+
+    market.terminal.change = zeros
+    answer = ask(market, symbol, period="1m", start="2026-06-08", end="2026-06-12")
+    assert date(2026, 6, 10) not in {day_of(stamp) for stamp in only(answer).time.tolist()}
+    assert not answer.closed
+    monkeypatch.setattr(loader, "SECOND_LOOK", 0.0)
+    forget_refusals()
+    ask(market, symbol, period="1m", start="2026-06-08", end="2026-06-12")
+    assert [(a, b) for _, _, a, b in market.terminal.asked[1:]] == [(date(2026, 6, 10), date(2026, 6, 10))]
+    market.terminal.change = None
+    forget_refusals()
+    whole = ask(market, symbol, period="1m", start="2026-06-08", end="2026-06-12")
+    assert date(2026, 6, 10) in {day_of(stamp) for stamp in only(whole).time.tolist()}
+    assert whole.closed
+
+
+def forget_refusals() -> None:
+    """As if the time had passed for which the terminal is not asked again."""
+    tiers()._nothing.remove_if(lambda key: True)
+
+
+def test_a_day_without_bars_is_believed_when_it_is_said_twice(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "SECOND_LOOK", 0.0)
+    symbol = symbols[0]
+    market.terminal.change = lambda bars: Bars({})
+    first = ask(market, symbol, period="1d", start="2026-06-08", end="2026-06-12")
+    assert (first.missing, first.closed, list(first.parts())) == ({symbol: "no_bars"}, False, [])
+    ask(market, symbol, period="1d", start="2026-06-08", end="2026-06-12")
+    assert len(market.terminal.asked) == 1, "what it had nothing of is not asked for again at once"
+    forget_refusals()
+    ask(market, symbol, period="1d", start="2026-06-08", end="2026-06-12")
+    forget_refusals()
+    assert ask(market, symbol, period="1d", start="2026-06-08", end="2026-06-12").closed
+    assert len(market.terminal.asked) == 2
+
+
+def test_prices_are_adjusted_before_they_are_aggregated_and_the_answer_says_how(market: Market, symbols: list[str]) -> None:
+    plain = ask(market, *symbols, period="1d", start="2025-06-02", end="2026-06-30")
+    front = ask(market, *symbols, period="1d", start="2025-06-02", end="2026-06-30", adjust="front_ratio")
+    assert front.adjustment is not None
+    assert front.adjustment.as_of == date(2026, 6, 30)
+    assert "reference price" in front.adjustment.algorithm
+    moved = {symbol for symbol, factors in front.adjustment.factors.items() if factors.rows}
+    assert moved
+    before, after = dict(plain.parts()), dict(front.parts())
+    assert {s for s in before if not np.array_equal(before[s].close, after[s].close)} <= moved
+    assert not front.closed
+    fixed = ask(market, *symbols, period="1d", start="2025-06-02", end="2026-06-19", adjust="front_ratio", as_of="2026-06-26")
+    assert fixed.closed
+    assert market.terminal.asked_dividends == 1
+    assert Dividends.objects.count() == len(symbols)
+
+
+def test_dividends_that_cannot_be_asked_for_again_are_used_and_called_stale(market: Market, symbols: list[str]) -> None:
+    query = {"period": "1d", "start": "2026-06-01", "end": "2026-06-29", "adjust": "back"}
+    market.at("2026-06-29")
+    ask(market, symbols[0], **query)
+    market.at("2026-06-30")
+    market.terminal.down = True
+    answer = ask(market, symbols[0], **query)
+    assert answer.adjustment is not None
+    assert answer.adjustment.stale == (symbols[0],)
+    assert not answer.closed
+
+
+def test_a_large_answer_is_read_symbol_by_symbol(market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    query = market.query(*symbols, period="1d", start="2026-01-05", end="2026-06-30")
+    held = prepare(query, deadline_seconds=20, request_id="r")
+    monkeypatch.setattr(service, "HELD_ROWS", 10)
+    streamed = prepare(query, deadline_seconds=20, request_id="r")
+    assert (held.rows is None, streamed.rows, streamed.etag) == (False, None, held.etag)
+    for (symbol, one), (other, two) in zip(held.parts(), streamed.parts(), strict=True):
+        assert symbol == other
+        assert one.equals(two)
+
+
+def test_more_than_one_request_may_hold_is_refused_with_what_would_do(market: Market) -> None:
+    many = [f"60{number:04d}.SH" for number in range(3000)]
+    with pytest.raises(ArgusError) as refused:
+        ask(market, *many, period="1m", start="2026-01-05", end="2026-06-30")
+    assert refused.value.problem is TOO_MUCH_DATA
+    assert refused.value.params["parameter"] == "symbols"
+
+
+def test_days_between_are_those_of_the_calendar(market: Market, symbols: list[str]) -> None:
+    series = only(ask(market, symbols[3], period="1d", start="2026-01-01", end="2026-06-30"))
+    days = {day_of(stamp) for stamp in series.time.tolist()}
+    assert days <= set(CHINA.between(date(2026, 1, 1), date(2026, 6, 30)))
