@@ -8,9 +8,9 @@ Phases (half-open, Beijing time):
 * Stock index futures on CFFEX: CFFEX trading rules and the contract specifications of IF, IH, IC and IM (since 2016).
 * Binance: around the clock.
 
-Days: the State Council's yearly holiday notices as the exchanges published them; the exchanges never trade at a weekend,
-worked or not (SSE trading rules 2023, 2.4). Nothing is known outside the table, and nothing is guessed there: the answer
-is ``OutsideCalendar`` for a day and ``TradingStatus.UNKNOWN`` for a phase.
+Days: all but weekends (SSE trading rules 2023, 2.4) and the exchanges' holidays (``marketdata.holidays``). Nothing is known
+outside the table, and nothing is guessed there: the answer is ``OutsideCalendar`` for a day and ``TradingStatus.UNKNOWN`` for
+a phase. The phases are those of today's rules, whatever the day.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from typing import NamedTuple
 
+from marketdata import holidays
 from marketdata.types import TradingStatus
 
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
@@ -74,20 +75,13 @@ PHASES: dict[str, tuple[Phase, ...]] = {
 }
 """Market -> the phases of its trading day."""
 
-FIRST, LAST = "2020-01-01", "2026-12-31"
-"""The days that the table of holidays covers."""
-
-HOLIDAYS = """
-2020-01-01 2020-01-24:2020-01-31 2020-04-06 2020-05-01:2020-05-05 2020-06-25:2020-06-26 2020-10-01:2020-10-08
-2021-01-01 2021-02-11:2021-02-17 2021-04-05 2021-05-03:2021-05-05 2021-06-14 2021-09-20:2021-09-21 2021-10-01:2021-10-07
-2022-01-03 2022-01-31:2022-02-04 2022-04-04:2022-04-05 2022-05-02:2022-05-04 2022-06-03 2022-09-12 2022-10-03:2022-10-07
-2023-01-02 2023-01-23:2023-01-27 2023-04-05 2023-05-01:2023-05-03 2023-06-22:2023-06-23 2023-09-29:2023-10-06
-2024-01-01 2024-02-09:2024-02-16 2024-04-04:2024-04-05 2024-05-01:2024-05-03 2024-06-10 2024-09-16:2024-09-17
-2024-10-01:2024-10-07
-2025-01-01 2025-01-28:2025-02-04 2025-04-04 2025-05-01:2025-05-05 2025-06-02 2025-10-01:2025-10-08
-2026-01-01:2026-01-02 2026-02-16:2026-02-23 2026-04-06 2026-05-01:2026-05-05 2026-06-19 2026-09-25 2026-10-01:2026-10-07
-"""
-"""Weekdays on which the mainland's exchanges do not trade, the first and the last day of each holiday."""
+SINCE: dict[str, date] = {
+    "SH": date(2018, 8, 20),
+    "SZ": date(2006, 7, 1),
+    "BJ": date(2021, 11, 15),
+    "IF": date(2016, 1, 1),
+}
+"""Market -> the first day of these phases: Shanghai's and Shenzhen's closing auctions, Beijing's opening, CFFEX's hours of today."""
 
 
 class OutsideCalendar(LookupError):
@@ -145,23 +139,14 @@ class TradingCalendar:
         return self.days[bisect_left(self.days, self._inside(start)) : bisect_right(self.days, self._inside(end))]
 
 
-def _holidays() -> set[date]:
-    days: set[date] = set()
-    for word in HOLIDAYS.split():
-        first, _, last = word.partition(":")
-        start, end = date.fromisoformat(first), date.fromisoformat(last or first)
-        days.update(start + timedelta(days=offset) for offset in range((end - start).days + 1))
-    return days
-
-
 def _china() -> TradingCalendar:
-    first, last, holidays = date.fromisoformat(FIRST), date.fromisoformat(LAST), _holidays()
-    days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
-    return TradingCalendar(first, last, tuple(day for day in days if day.weekday() < 5 and day not in holidays))
+    closed = frozenset(holidays.closed_weekdays())
+    days = (holidays.FIRST + timedelta(days=offset) for offset in range((holidays.LAST - holidays.FIRST).days + 1))
+    return TradingCalendar(holidays.FIRST, holidays.LAST, tuple(day for day in days if day.weekday() < 5 and day not in closed))
 
 
 CHINA = _china()
-"""The mainland's exchanges, as far as they have announced it."""
+"""The mainland's exchanges, which share their holidays, from Shanghai's first session to the last day announced."""
 
 
 def day_of(ms: int) -> date:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from argus.errors import AMBIGUOUS_SYMBOL, INVALID_SYMBOL, UNKNOWN_SECTOR, UNKNOWN_SYMBOL, Problem
 from marketdata import models
 from marketdata.exchanges import MARKET_OF_NAME, MARKETS
+from marketdata.reference import days
 from marketdata.symbols import SymbolError, kind, market_of, parse, price_tick
 from marketdata.types import Instrument
 
@@ -26,12 +27,16 @@ EVERYTHING = "*"
 
 @dataclass(frozen=True)
 class Universe:
-    """The symbols that the source quotes, in a stable order; sectors keep their own order; names are for people."""
+    """The symbols that the source quotes, in a stable order; sectors keep their own order; names are for people.
+
+    ``others`` are those that it knows, or knew, and does not quote: futures, options, what was delisted.
+    """
 
     symbols: tuple[str, ...] = ()
     sectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     revision: int = 0
+    others: frozenset[str] = frozenset()
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -76,18 +81,18 @@ class _Refused(Exception):
     """A word's problem on its way into a ``Rejected``."""
 
 
-def resolve(words: Iterable[str], universe: Universe) -> Resolution:
+def resolve(words: Iterable[str], universe: Universe, *, quoted: bool = True) -> Resolution:
     """Read symbols in every form, instruments' names, ``market:SH``, ``sector:沪深300`` and ``*``.
 
-    While the universe is empty (no source has told it yet) every symbol that can be read is taken: it cannot be called
-    unknown.
+    ``quoted`` False: symbols that the source knows without quoting them are taken, too. While the universe is empty (no
+    source has told it yet) every symbol that can be read is taken: it cannot be called unknown.
     """
     symbols: dict[str, None] = {}
     everything = False
     rejected: list[Rejected] = []
     for word in words:
         try:
-            symbols.update(dict.fromkeys(_members(word, universe)))
+            symbols.update(dict.fromkeys(_members(word, universe, quoted)))
             everything = everything or word.strip() == EVERYTHING
         except _Refused as refused:
             problem, reason = refused.args
@@ -95,7 +100,7 @@ def resolve(words: Iterable[str], universe: Universe) -> Resolution:
     return Resolution(tuple(symbols), everything, tuple(rejected))
 
 
-def _members(word: str, universe: Universe) -> Sequence[str]:
+def _members(word: str, universe: Universe, quoted: bool) -> Sequence[str]:
     text = word.strip()
     if text in universe.known:
         return (text,)
@@ -112,7 +117,7 @@ def _members(word: str, universe: Universe) -> Sequence[str]:
         symbol = parse(text)
     except SymbolError as error:
         raise _Refused(AMBIGUOUS_SYMBOL if error.kind == "ambiguous" else INVALID_SYMBOL, error.reason) from None
-    if universe.known and symbol not in universe.known:
+    if universe.known and symbol not in universe.known and (quoted or symbol not in universe.others):
         raise _Refused(UNKNOWN_SYMBOL, f"{symbol} is not quoted by the source")
     return (symbol,)
 
@@ -160,17 +165,20 @@ def set_current(universe: Universe) -> None:
 def load() -> Universe:
     """Take this process's universe from the database."""
     revision = _revision()
-    names = dict(models.Instrument.objects.filter(quoted=True).values_list("symbol", "name"))
+    rows = list(models.Instrument.objects.values_list("symbol", "name", "quoted"))
+    quoted = {symbol for symbol, _, is_quoted in rows if is_quoted}
     sectors = {
-        name: tuple(symbol for symbol in symbols if symbol in names)
+        name: tuple(symbol for symbol in symbols if symbol in quoted)
         for name, symbols in models.Sector.objects.values_list("name", "symbols")
     }
+    days.load()
     set_current(
         Universe(
-            symbols=tuple(sorted(names)),
+            symbols=tuple(sorted(quoted)),
             sectors=sectors,
-            names={symbol: name for symbol, name in names.items() if name},
+            names={symbol: name for symbol, name, _ in rows if name and symbol in quoted},
             revision=revision,
+            others=frozenset(symbol for symbol, _, is_quoted in rows if not is_quoted),
         ),
     )
     return _current
@@ -201,51 +209,79 @@ def save_reference(
     *,
     source: str,
     instruments: Iterable[Instrument],
-    sectors: Mapping[str, Sequence[str]],
+    sectors: Mapping[str, Sequence[str]] | None = None,
     complete: bool = False,
+    quoted: bool = True,
 ) -> None:
-    """Store what a source told; a field that it does not know keeps what is stored.
+    """Store what a source told; a field that it does not know keeps what is stored, and so do all sectors where it told none.
 
     ``complete``: these are all the instruments and sectors that there are; other instruments are marked as not quoted,
-    other sectors go. Bumps the revision, by which every process notices, if anything has changed.
+    other sectors go (an index's weights stay: they are told apart from the sectors). ``quoted`` False: the source knows
+    these and need not quote them; those that it does quote stay marked. Bumps the revision if anything has changed.
     """
     given = {instrument.symbol: instrument for instrument in instruments}
-    changed = _save_instruments(source, given)
-    changed = _save_sectors(source, sectors) or changed
+    changed = _save_instruments(source, given, quoted)
+    if sectors is not None:
+        changed = _save_sectors(source, sectors) or changed
     if complete:
         gone = [s for s in models.Instrument.objects.filter(quoted=True).values_list("symbol", flat=True) if s not in given]
         changed = bool(gone) or changed
         for start in range(0, len(gone), 500):
             models.Instrument.objects.filter(symbol__in=gone[start : start + 500]).update(quoted=False)
-        deleted, _ = models.Sector.objects.exclude(name__in=list(sectors)).delete()
+    if complete and sectors is not None:
+        others = models.Sector.objects.exclude(name__in=list(sectors))
+        deleted, _ = others.exclude(weights__isnull=False, source=source).delete()
         changed = bool(deleted) or changed
     if changed:
-        models.Revision.objects.get_or_create(pk=models.Revision.ONLY)
-        models.Revision.objects.filter(pk=models.Revision.ONLY).update(number=F("number") + 1)
+        bump()
 
 
-_TOLD = ("name", "kind", "price_tick", "lot", "listed", "delisted")
-_UPDATED = [*_TOLD, "market", "quoted", "source", "refreshed_at"]
+def bump() -> None:
+    """Count the revision up, by which every process notices that reference data has changed."""
+    models.Revision.objects.get_or_create(pk=models.Revision.ONLY)
+    models.Revision.objects.filter(pk=models.Revision.ONLY).update(number=F("number") + 1)
 
 
-def _save_instruments(source: str, given: Mapping[str, Instrument]) -> bool:
+_TOLD = (
+    "name",
+    "kind",
+    "price_tick",
+    "lot",
+    "listed",
+    "delisted",
+    "multiplier",
+    "underlying",
+    "option_type",
+    "strike",
+)
+_UPDATED = [*_TOLD, "pinyin", "initials", "market", "quoted", "source", "refreshed_at"]
+
+
+def _save_instruments(source: str, given: Mapping[str, Instrument], quoted: bool) -> bool:
+    # Here, not at the top: its dictionary takes 50 MB, which processes that save nothing need not spend.
+    from marketdata.reference import pinyin
+
     now = timezone.now()
-    stored = {row.symbol: row for row in models.Instrument.objects.all()}
+    stored = _stored(list(given))
     rows: list[models.Instrument] = []
     changed = False
     for symbol, instrument in given.items():
         row = stored.get(symbol)
         told = {name: value for name in _TOLD if (value := getattr(instrument, name)) is not None}
-        told |= {"market": market_of(symbol), "quoted": True, "source": source}
+        told |= {"market": market_of(symbol), "source": source}
+        if quoted:
+            told["quoted"] = True
         if row is None:
             # What the code tells stands in until a source knows better.
-            row = models.Instrument(symbol=symbol, kind=kind(symbol) or "", price_tick=price_tick(symbol))
+            row = models.Instrument(symbol=symbol, kind=kind(symbol) or "", price_tick=price_tick(symbol), quoted=quoted)
             changed = True
         for name, value in told.items():
             before = getattr(row, name)
             if (before.isoformat() if isinstance(before, date) else before) != value:
                 setattr(row, name, value)
                 changed = True
+        if row.name and ("name" in told or not row.pinyin):
+            row.pinyin, row.initials = pinyin.spell(row.name)
         row.refreshed_at = now
         row.pk = None
         rows.append(row)
@@ -253,6 +289,11 @@ def _save_instruments(source: str, given: Mapping[str, Instrument]) -> bool:
         rows, batch_size=500, update_conflicts=True, unique_fields=["symbol"], update_fields=_UPDATED
     )
     return changed
+
+
+def _stored(symbols: list[str]) -> dict[str, models.Instrument]:
+    chunks = (symbols[start : start + 500] for start in range(0, len(symbols), 500))
+    return {row.symbol: row for chunk in chunks for row in models.Instrument.objects.filter(symbol__in=chunk)}
 
 
 def _save_sectors(source: str, sectors: Mapping[str, Sequence[str]]) -> bool:

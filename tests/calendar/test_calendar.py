@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from marketdata import holidays
 from marketdata.calendar import (
     CHINA,
     SHANGHAI,
@@ -96,7 +97,7 @@ def test_outside_the_calendar_nothing_is_guessed() -> None:
     beyond = date(2027, 1, 4)
     assert phase("SH", ms("2027-01-04T10:00:00")) == TradingStatus.UNKNOWN
     for question in (CHINA.is_trading_day, CHINA.next_day, CHINA.previous_day):
-        with pytest.raises(OutsideCalendar, match="covers 2020-01-01 to 2026-12-31"):
+        with pytest.raises(OutsideCalendar, match="covers 1990-12-19 to 2026-12-31"):
             question(beyond)
     with pytest.raises(OutsideCalendar):
         CHINA.between(date(2026, 12, 1), beyond)
@@ -156,11 +157,22 @@ def test_days_are_beijing_days() -> None:
     assert midnight(date(2026, 3, 4)) == ms("2026-03-04T00:00:00")
 
 
-def test_the_trading_days_are_those_of_the_recorded_calendars(data_dir: Path) -> None:
+def test_the_trading_days_are_those_of_the_recorded_calendar(data_dir: Path) -> None:
     with gzip.open(data_dir / "calendars" / "calendar.json.gz") as file:
-        recorded = {f"{text[:4]}-{text[4:6]}-{text[6:]}" for text in json.load(file)}
-    days = {day.isoformat() for day in CHINA.days}
-    assert days == {text for text in recorded if CHINA.first.isoformat() <= text <= CHINA.last.isoformat()}
+        recorded = [f"{text[:4]}-{text[4:6]}-{text[6:]}" for text in json.load(file)]
+    assert [day.isoformat() for day in CHINA.days] == recorded
+    assert len(recorded) == 8797
+    assert (CHINA.first.isoformat(), CHINA.last.isoformat()) == ("1990-12-19", "2026-12-31")
+
+
+def test_the_exchanges_have_never_traded_at_a_weekend_nor_on_a_day_of_the_table() -> None:
+    assert all(day.weekday() < 5 for day in CHINA.days)
+    assert not set(CHINA.days) & set(holidays.closed_weekdays())
+
+
+@pytest.mark.parametrize("day", ["1997-07-01", "1999-12-20", "2015-09-03", "2020-01-31", "1999-12-31", "2000-01-03"])
+def test_closures_for_one_occasion_and_over_the_turn_of_a_year_are_known(day: str) -> None:
+    assert not CHINA.is_trading_day(date.fromisoformat(day))
 
 
 @pytest.mark.parametrize("year", range(2020, 2027))

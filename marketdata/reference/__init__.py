@@ -1,0 +1,1 @@
+"""Reference data: what there is to trade, and on which days."""
