@@ -86,7 +86,4 @@ def test_what_passed_is_played_again_row_for_row(service: Service, session: Path
     afternoon = replayed(port, key, "replay=2022-06-01T13:00&speed=1000")
     assert 5_000 < len(afternoon) < len(again)
     with stream(port, key, symbols=["*"]) as client:
-        message = wait_for(
-            lambda: next((m for m in [receive(client)] if m["type"] == "data"), None), "the day to be played again"
-        )
-        assert {row["source"] for row in message["data"]} == {"replay"}
+        assert {row["source"] for row in receive_data(client)["data"]} == {"replay"}
