@@ -7,14 +7,16 @@ callback of ``subscribe`` may run on other threads than the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
 from marketdata.exchanges import Kind
-from marketdata.types import Bar, Dividend, Instrument, Parsed, Period
+from marketdata.series import Series
+from marketdata.types import Dividend, Instrument, Parsed, Period
 
 
 class SourceError(Exception):
@@ -80,6 +82,17 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Quotes that the source's own bounded queue merged away since it started (newest per symbol wins)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """The answer to ``fetch_bars``. A symbol without bars is absent; ``refused`` counts, by reason, the rows that were no bars.
+
+    Reasons are the source's own small fixed set (a terminal's: ``qmt.parse_history``); a source that refuses none has none.
+    """
+
+    series: Mapping[str, Series]
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
 OnParsed = Callable[[Parsed], None]
 
 
@@ -131,10 +144,11 @@ class Source(Protocol):
         count: int | None = None,
         timeout: float,
         request_id: str = "",
-    ) -> dict[str, tuple[Bar, ...]]:
+    ) -> Bars:
         """Unadjusted bars of ``1m`` or ``1d`` (others are computed from these) with end stamps in [start, end] (ms), the last
         ``count`` of them if given. Bars that are still forming are not given; a day without a trade has none, unless the
-        source says that the instrument was suspended."""
+        source says that the instrument was suspended. Stamps are those of ``marketdata.types.Bar``; 1m begins with the
+        opening auction's own bar at 09:30 where the source has it."""
 
     def fetch_dividends(self, symbols: Sequence[str], *, timeout: float) -> dict[str, tuple[Dividend, ...]]:
         """All that each symbol has given since its listing, in order of ex-dates; a symbol without any is absent."""

@@ -111,6 +111,14 @@ class EmulatedTerminal:
         """Make rows all the bars of a code and a period."""
         self.order({"bars": {code: {period: rows}}})
 
+    def go_to(self, step: int) -> None:
+        """Let the market stand at a step, without pushing: 4800 is the close, a step is 3 s of trading since 09:30."""
+        self.order({"step": step})
+
+    def forget_weights(self) -> None:
+        """Index weights are not there until they are downloaded."""
+        self.order({"forget_weights": True})
+
     def drop(self) -> None:
         """Cut every client's connection; the terminal goes on."""
         self.order({"drop": True})

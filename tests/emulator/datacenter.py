@@ -82,11 +82,9 @@ def _array(rows: list[dict[str, Any]]) -> Any:
     return array.copy()
 
 
-def _values(rows: list[dict[str, Any]], field: str) -> Any:
-    """A column; a float where a row has no number in it, as the real one pads with NaN."""
-    column = [row[field] for row in rows]
-    holes = any(isinstance(value, float) and value != value for value in column)
-    return np.array(column, "<f8" if holes else BAR[field])
+def _columns_of(answer: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of one code's bars."""
+    return {name: np.frombuffer(column["bytes"], column["type"]) for name, column in answer.items()}
 
 
 class IPythonApiClient:
@@ -236,6 +234,9 @@ class IPythonApiClient:
     def get_weight_in_index(self, code: str) -> dict[str, float]:
         return dict(self._call("get_weight_in_index", code))
 
+    def down_index_weight(self) -> None:
+        self._call("down_index_weight")
+
     def get_divid_factors(self, code: str, start: str = "", end: str = "") -> dict[str, Any]:
         return dict(self._call("get_divid_factors", code, start, end))
 
@@ -271,18 +272,19 @@ class IPythonApiClient:
         return True
 
     def subscribe_quote(self, meta: bytes, region: bytes, parameters: bytes, callback: Any) -> int:
-        return self._subscribe("subscribe_quote", [bson.decode(bytes(meta))["stockCode"]], callback)
+        asked = bson.decode(bytes(meta))
+        return self._subscribe("subscribe_quote", [asked["stockCode"]], callback, asked["period"])
 
     def subscribe_whole_quote(self, codes: list[str], parameters: bytes, callback: Any) -> int:
         return self._subscribe("subscribe_whole_quote", list(codes), callback)
 
-    def _subscribe(self, method: str, codes: list[str], callback: Any) -> int:
+    def _subscribe(self, method: str, codes: list[str], callback: Any, *period: str) -> int:
         # The number is the client's, so that no push can come before its callback is known.
         with self._sending:
             self._number += 1
             number = self._number
         self._callbacks[number] = callback
-        if self._call(method, number, codes) < 0:
+        if self._call(method, number, codes, *period) < 0:
             del self._callbacks[number]
             return -1
         return number
@@ -311,6 +313,8 @@ class IPythonApiClient:
             raise TypeError("get_market_data3(): incompatible function arguments. The following argument types are supported")
         rows = self._call("get_market_data3", list(codes), period, str(start), str(end), count, version, fill)
         bars = period not in ("tick", "l2quote", "l2order", "l2transaction")
+        if bars:
+            rows = {code: _columns_of(found) for code, found in rows.items()}
         if version == "v4":
             wanted = [field for field in (fields or BAR) if field in BAR]
             return [(code, *_columns(found, wanted, period)) for code, found in rows.items()]
@@ -323,14 +327,19 @@ class IPythonApiClient:
         raise NotImplementedError(f"get_market_data3 {version}: Arrow is not emulated")
 
 
-def _columns(rows: list[dict[str, Any]], fields: list[str], period: str) -> tuple[list[str], list[tuple[str, str, bytes]]]:
-    times = [row["stime"][:8] if period in ("1d", "1w", "1mon") else row["stime"] for row in rows]
-    columns = ((field, _values(rows, field)) for field in fields)
+def _columns(found: dict[str, Any], fields: list[str], period: str) -> tuple[list[str], list[tuple[str, str, bytes]]]:
+    times = [str(time)[:8] if period in ("1d", "1w", "1mon") else str(time) for time in found.get("stime", ())]
+    columns = ((field, found.get(field, np.empty(0, BAR[field]))) for field in fields)
     return times, [(field, column.dtype.str, column.tobytes()) for field, column in columns]
 
 
-def _matrix(rows: dict[str, list[dict[str, Any]]], fields: list[str]) -> Any:
-    times = sorted({row["stime"] for found in rows.values() for row in found})
-    by_time = {code: {row["stime"]: row for row in found} for code, found in rows.items()}
-    cells = {field: [[by_time[code].get(time, {}).get(field, np.nan) for time in times] for code in rows] for field in fields}
-    return [list(rows), times], {field: np.array(cell) for field, cell in cells.items()}
+def _matrix(rows: dict[str, dict[str, Any]], fields: list[str]) -> Any:
+    times = sorted({time for found in rows.values() for time in found["stime"].tolist()})
+    by_time = {code: {time: index for index, time in enumerate(found["stime"].tolist())} for code, found in rows.items()}
+    cells = {
+        field: [
+            [rows[code][field][at] if (at := by_time[code].get(time)) is not None else np.nan for time in times] for code in rows
+        ]
+        for field in fields
+    }
+    return [list(rows), [str(time) for time in times]], {field: np.array(cell) for field, cell in cells.items()}

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any, Final
 
-MIDNIGHT: Final = 1_754_582_400_000
-"""2025-08-08, a Friday, in Beijing: the terminal's today."""
+from tests.emulator import history
+from tests.emulator.history import DAYS, MIDNIGHT, base
+
+__all__ = ["CLOSE", "DAYS", "FUND", "FUTURES", "INDICES", "MIDNIGHT", "OPENED", "OPTIONS", "bars", "detail", "stocks", "tick"]
+
 OPENED: Final = MIDNIGHT + (9 * 60 + 30) * 60_000
-DAYS: Final = [
-    day
-    for back in range(89, -1, -1)
-    if (day := datetime.date(2025, 8, 8) - datetime.timedelta(days=back)).weekday() < 5 and day != datetime.date(2025, 6, 2)
-]
-"""Trading dates; 2025-06-02 was a holiday."""
+CLOSE: Final = 15 * 3_600_000
+"""Since midnight."""
 
 INDICES: Final = ["000001.SH", "000300.SH", "399001.SZ", "399006.SZ"]
 FUTURES: Final = ["IF2509.IF", "rb2510.SF"]
 FUND: Final = "510300.SH"
-NAMES: Final = {"600000.SH": "浦发银行", "000001.SZ": "平安银行", "000001.SH": "上证指数", "510300.SH": "沪深300ETF"}
-MINUTES: Final = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60}
+OPTIONS: Final = {
+    "10008800.SHO": {"OptionType": 0, "OptUndlCode": FUND[:6], "OptUndlMarket": "SH", "OptExercisePrice": 4.1},
+    "10008801.SHO": {"OptionType": 1, "OptUndlCode": FUND[:6], "OptUndlMarket": "SH", "OptExercisePrice": 4.1},
+    "IO2509-C-4000.IF": {"OptionType": 0, "OptUndlCode": "000300", "OptUndlMarket": "SH", "OptExercisePrice": 4000.0},
+    "rb2510C3200.SF": {"OptionType": 0, "OptUndlCode": "rb2510", "OptUndlMarket": "SF", "OptExercisePrice": 3200.0},
+}
+"""Code -> what the vendor's ``ExtendInfo`` says of it. They have details and neither ticks nor bars."""
+MULTIPLES: Final = {"IF": 300, "SF": 10, "SHO": 10000}
+NAMES: Final = {
+    **{"600000.SH": "浦发银行", "000001.SZ": "平安银行", "000001.SH": "上证指数", "510300.SH": "沪深300ETF"},
+    **{"000300.SH": "沪深300", "10008800.SHO": "300ETF购9月4100", "10008801.SHO": "300ETF沽9月4100"},
+}
 
 
 def stocks(count: int) -> list[str]:
@@ -31,32 +39,27 @@ def stocks(count: int) -> list[str]:
     return codes + [f"{number + 1:06d}.SZ" for number in range(count - len(codes))]
 
 
-def _base(code: str) -> float:
-    return 10.0 + int("".join(filter(str.isdigit, code))[-4:] or 0) % 50
-
-
 def tick(code: str, step: int, levels: int = 5) -> dict[str, Any]:
     """The tick of a step, in raw doubles as the vendor sends them; time, volume and amount grow with the step."""
     if code in FUTURES:
         return _future(code, step, levels)
-    base = 3500.0 if code in INDICES else _base(code)
-    price = base + 0.01 * (step * 7 % 20)
-    shares = 1_000_000 + 12_300 * step + 84
+    opened, shares, moved = base(code), history.shares_of(step), min(step, history.LAST_STEP)
+    price = opened + 0.01 * (moved * 7 % 20)
     book = levels if code not in INDICES else 0
     return {
-        "time": OPENED + step * 3000,
+        "time": OPENED + history.since_open(step),
         "lastPrice": price,
-        "open": base,
-        "high": base + 0.01 * 19,
-        "low": base,
-        "lastClose": base - 0.03,
-        "amount": base * shares + 100.0 * step,
+        "open": opened,
+        "high": opened + 0.01 * 19,
+        "low": opened,
+        "lastClose": opened - 0.03,
+        "amount": opened * shares + 100.0 * moved,
         "volume": round(shares / 100),
         "pvolume": shares,
         "stockStatus": 3,
         "openInt": 13,
-        "transactionNum": 100 + step,
-        "lastSettlementPrice": base - 0.03,
+        "transactionNum": 100 + moved,
+        "lastSettlementPrice": opened - 0.03,
         "settlementPrice": 0.0,
         "pe": 0.0,
         "askPrice": [price + 0.01 * (level + 1) for level in range(book)],
@@ -67,46 +70,20 @@ def tick(code: str, step: int, levels: int = 5) -> dict[str, Any]:
 
 
 def _future(code: str, step: int, levels: int) -> dict[str, Any]:
-    base, grid = (4000.0, 0.2) if code.startswith("IF") else (3200.0, 1.0)
-    price = base + grid * (step * 7 % 20)
+    opened, grid, moved = base(code), history.grid(code), min(step, history.LAST_STEP)
+    price = opened + grid * (moved * 7 % 20)
     return {
         **tick("000001.SZ", step, 0),
-        **{"lastPrice": price, "open": base, "high": base + grid * 19, "low": base, "lastClose": base - grid},
-        **{"lastSettlementPrice": base - grid * 2, "volume": 50_000 + step, "pvolume": 50_000 + step, "openInt": 212_345 + step},
-        **{"stockStatus": 0, "askPrice": [price + grid][:levels], "bidPrice": [price][:levels], "askVol": [3][:levels]},
-        "bidVol": [5][:levels],
+        **{"lastPrice": price, "open": opened, "high": opened + grid * 19, "low": opened, "lastClose": opened - grid},
+        **{"lastSettlementPrice": opened - grid * 2, "volume": 50_000 + moved, "pvolume": 50_000 + moved},
+        **{"openInt": 212_345 + moved, "stockStatus": 0, "askPrice": [price + grid][:levels], "bidPrice": [price][:levels]},
+        **{"askVol": [3][:levels], "bidVol": [5][:levels]},
     }
 
 
-def _moments(period: str) -> list[datetime.datetime]:
-    """The end stamps of a period's bars."""
-    if period == "1d":
-        return [datetime.datetime.combine(day, datetime.time()) for day in DAYS]
-    if period in ("1w", "1mon"):
-        last = {(day.isocalendar()[:2] if period == "1w" else (day.year, day.month)): day for day in DAYS}
-        return [datetime.datetime.combine(day, datetime.time()) for day in last.values()]
-    length = MINUTES[period]
-    days = DAYS[-3:] if length == 1 else DAYS[-20:]
-    ends = [*range(570 + length, 691, length), *range(780 + length, 901, length)]
-    return [datetime.datetime.combine(day, datetime.time(end // 60, end % 60)) for day in days for end in ends]
-
-
-def milliseconds(moment: datetime.datetime) -> int:
-    """A moment of Beijing's clock."""
-    return int(moment.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=8))).timestamp() * 1000)
-
-
 def bars(code: str, period: str) -> list[dict[str, Any]]:
-    """All bars of a code; the volume is in lots, as the terminal counts."""
-    base = _base(code)
-    rows = []
-    for number, moment in enumerate(_moments(period)):
-        close = base + 0.01 * (number % 10)
-        lots = 1000 + number
-        row = {"stime": moment.strftime("%Y%m%d%H%M%S"), "time": milliseconds(moment), "open": base, "high": base + 0.1}
-        row |= {"low": base, "close": close, "volume": lots, "amount": close * lots * 100, "settelementPrice": 0.0}
-        rows.append({**row, "openInterest": 0, "preClose": base, "suspendFlag": 0})
-    return rows
+    """All bars of a code as rows, today's whole day included; the volume is in lots, as the terminal counts."""
+    return history.rows(code, period)
 
 
 def detail(code: str, *, old: bool) -> dict[str, Any]:
@@ -117,29 +94,29 @@ def detail(code: str, *, old: bool) -> dict[str, Any]:
         "ExchangeID": market,
         "InstrumentID": symbol,
         "InstrumentName": NAMES.get(code, f"测试{symbol}"),
-        "ProductID": "",
+        "ProductID": "rb_o" if code.startswith("rb2510C") else "",
         "ProductName": "",
         "ProductType": 1.797e308,
         "ExchangeCode": symbol,
         "UniCode": symbol,
         "CreateDate": 0,
         "OpenDate": 19991110,
-        "ExpireDate": 99999999,
+        "ExpireDate": 20250915 if code in FUTURES or code in OPTIONS else 99999999,
         "TradingDay": 20250808,
-        "PreClose": _base(code),
+        "PreClose": base(code),
         "SettlementPrice": 1.797e308,
-        "UpStopPrice": 1.797e308 if code in INDICES else _base(code) * 1.1,
-        "DownStopPrice": 1.797e308 if code in INDICES else _base(code) * 0.9,
+        "UpStopPrice": 1.797e308 if code in INDICES else base(code) * 1.1,
+        "DownStopPrice": 1.797e308 if code in INDICES else base(code) * 0.9,
         f"Float{number}": 2.9e10,
         f"Total{number}": 2.9e10,
         "LongMarginRatio": 1.797e308,
         "ShortMarginRatio": 1.797e308,
-        "PriceTick": {"IF": 0.2, "SF": 1.0}.get(market, 0.001 if code == FUND else 0.01),
-        "VolumeMultiple": 1,
+        "PriceTick": {"IF": 0.2, "SF": 1.0, "SHO": 0.0001}.get(market, 0.001 if code == FUND else 0.01),
+        "VolumeMultiple": MULTIPLES.get(market, 1),
         "MainContract": 2147483647,
         "LastVolume": 2147483647,
         "InstrumentStatus": 0,
         "IsTrading": False,
         "IsRecent": False,
-        "ExtendInfo": {"OptionType": -1, "ProductTradeQuota": 2147483647},
+        "ExtendInfo": {"OptionType": -1, "ProductTradeQuota": 2147483647, **OPTIONS.get(code, {})},
     }

@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.emulator import bson, market
+import numpy as np
+
+from tests.emulator import bson, history, market
 
 NOT_REALIZED = '{"ErrorID": 300000, "ErrorMsg": "function not realize"}'
 
@@ -39,6 +41,12 @@ class Modes:
     levels: int = 5
     empty: list[str] = field(default_factory=list)
     """Codes whose tick is ``{}``."""
+    zero_fill: list[str] = field(default_factory=list)
+    """Codes whose bars come zero-filled, all but the last before today (one report: 163 of 164)."""
+    pad: list[str] = field(default_factory=list)
+    """Codes whose bars are padded: flat rows without volume on the days between the trading dates."""
+    free_today: bool = False
+    """Today's bars come without a subscription."""
     hang_downloads: bool = False
     mute: bool = False
     """Connected, answering, and pushing nothing."""
@@ -58,8 +66,10 @@ class Terminal:
         self.stocks = market.stocks(symbols)
         self.codes = [*self.stocks, *market.INDICES, *market.FUTURES, market.FUND]
         self.step = 0
+        self.weights = True
+        """Whether the table of index weights has been downloaded."""
         self.ticks: dict[str, dict[str, Any]] = {}
-        self.bars: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self.bars: dict[str, dict[str, history.Columns]] = {}
         self.sessions: set[Session] = set()
         self.calls: deque[dict[str, Any]] = deque(maxlen=20_000)
 
@@ -105,6 +115,8 @@ class Session:
         self.writer = writer
         self.subscriptions: dict[int, tuple[bool, set[str]]] = {}
         """Number -> whether it is a whole-quote subscription, and its codes."""
+        self.periods: dict[int, str] = {}
+        """Number of a subscription to bars -> their period."""
 
     def send(self, frame: dict[str, Any]) -> None:
         if not self.writer.is_closing():
@@ -124,6 +136,11 @@ class Session:
     def _push(self, number: int, whole: bool, ticks: dict[str, dict[str, Any]]) -> None:
         modes = self.terminal.modes
         if modes.mute or modes.frozen:
+            return
+        if period := self.periods.get(number):
+            for code in ticks:
+                newest = history.rows(code, period, self.terminal.step)[-1:]
+                self.send({"k": "push", "seq": number, "raw": bson.encode({code: newest})})
             return
         extra = {"volRatio": 0.0, "speed1Min": 0.0, "speed5Min": 0.0}
         pushed = {code: {**tick, **extra} if tick else {} for code, tick in ticks.items()}
@@ -153,16 +170,28 @@ class Session:
 
     def _answer(self, method: str, arguments: list[Any]) -> Any:
         match method, arguments:
-            case "subscribe_whole_quote" | "subscribe_quote", [number, codes]:
+            case "subscribe_whole_quote" | "subscribe_quote", [number, codes, *period]:
                 whole = method == "subscribe_whole_quote"
                 known = set(self.terminal.expand(codes))
                 self.subscriptions[number] = (whole, known)
-                if whole:
+                bars = period != [] and period[0] != "tick"
+                if bars:
+                    self.periods[number] = period[0]
+                if whole or bars:
                     self._push(number, whole, {code: self.terminal.tick(code) for code in known})
                 return number
             case "unsubscribe_quote", [number]:
                 self.subscriptions.pop(number, None)
+                self.periods.pop(number, None)
                 return None
+            case "get_market_data3", [codes, period, *rest]:
+                live = {
+                    code
+                    for number, (_, known) in self.subscriptions.items()
+                    if self.periods.get(number) == period
+                    for code in known
+                }
+                return _market_data(self.terminal, live, codes, period, *rest)
         return answer(self.terminal, method, arguments)
 
 
@@ -185,40 +214,90 @@ def _full_tick(terminal: Terminal, codes: list[str]) -> str:
 
 
 def _sector(terminal: Terminal, name: str, _moment: int = -1) -> list[str]:
-    wanted: dict[str, Callable[[str], bool]] = {
-        "沪深A股": lambda code: not code.endswith(".BJ"),
-        "上证A股": lambda code: code.endswith(".SH"),
-        "深证A股": lambda code: code.endswith(".SZ"),
-        "京市A股": lambda code: code.endswith(".BJ"),
-        "沪深300": lambda code: code in set(terminal.stocks[:3]),
-    }
-    if terminal.modes.no_sectors or name not in wanted:
+    if terminal.modes.no_sectors:
         return []
-    return [code for code in terminal.stocks if wanted[name](code)]
+    stocks, indices = terminal.stocks, market.INDICES
+    futures = {
+        market_: [code for code in (*market.FUTURES, *market.OPTIONS) if code.endswith(market_)] for market_ in ("IF", "SF")
+    }
+    known: dict[str, list[str]] = {
+        "沪深A股": [code for code in stocks if not code.endswith(".BJ")],
+        "上证A股": [code for code in stocks if code.endswith(".SH")],
+        "深证A股": [code for code in stocks if code.endswith(".SZ")],
+        "京市A股": [code for code in stocks if code.endswith(".BJ")],
+        "沪深300": stocks[:3],
+        "沪市指数": [code for code in indices if code.endswith(".SH")],
+        "深市指数": [code for code in indices if code.endswith(".SZ")],
+        "沪市ETF": [market.FUND],
+        "上证期权": [code for code in market.OPTIONS if code.endswith(".SHO")],
+        # The terminal's continuous series stand among the contracts.
+        "中金所": ["IF00.IF", *futures["IF"]],
+        "上期所": ["rb00.SF", *futures["SF"]],
+    }
+    return known.get(name, [])
 
 
-def _market_data(terminal: Terminal, codes: list[str], period: str, start: str, end: str, count: int, *_: Any) -> Any:
+def _market_data(
+    terminal: Terminal, live: set[str], codes: list[str], period: str, start: str, end: str, count: int, *_: Any
+) -> Any:
     if period in ("tick", "l2quote"):
         return {code: [terminal.tick(code)] for code in terminal.expand(codes)}
-    found = {}
-    for code in codes:
-        rows = terminal.bars.get(code, {}).get(period)
-        if rows is None:
-            rows = market.bars(code, period) if code in terminal.codes else []
+    return {code: _bars(terminal, code in live, code, period, start, end, count) for code in codes}
+
+
+def _bars(terminal: Terminal, live: bool, code: str, period: str, start: str, end: str, count: int) -> dict[str, Any]:
+    """Columns on the wire: field -> the type of its array and its bytes."""
+    modes = terminal.modes
+    scripted = terminal.bars.get(code, {}).get(period)
+    if scripted is not None:
+        found = scripted
+    elif code in terminal.codes:
+        found = history.columns(code, period, terminal.step)
+    else:
+        return {}
+    keep = np.ones(len(found["stime"]), bool)
+    if scripted is None and not live and not modes.free_today:
+        # The terminal has today's bars of what is subscribed alone.
+        keep &= found["time"] < history.MIDNIGHT
+    if code in modes.zero_fill:
+        found = history.zero_filled(found)
+    if code in modes.pad:
+        found, keep = history.padded(found), np.append(keep, np.ones(len(history.padded(found)["stime"]) - len(keep), bool))
+    if start:
+        keep &= found["stime"] >= int(start.ljust(14, "0"))
+    if end:
         # A date as the end means all of its day.
-        rows = [row for row in rows if (not start or row["stime"] >= start) and (not end or row["stime"][: len(end)] <= end)]
-        found[code] = rows[-count:] if count > 0 else rows
-    return found
+        keep &= found["stime"] <= int(end if len(end) == 14 else f"{end}235959")
+    chosen = np.flatnonzero(keep)
+    chosen = chosen[-count:] if count > 0 else chosen
+    columns = {name: column[chosen] for name, column in found.items()}
+    return {name: {"type": column.dtype.str, "bytes": column.tobytes()} for name, column in columns.items()}
+
+
+def _weights(terminal: Terminal, code: str) -> dict[str, float]:
+    if code != "000300.SH" or not terminal.weights:
+        return {}
+    stocks = terminal.stocks[:3]
+    return dict(zip(stocks, (50.0, 30.0, 20.0), strict=False))
+
+
+def _load_weights(terminal: Terminal) -> None:
+    terminal.weights = True
+
+
+def _main_contract(_terminal: Terminal, code: str) -> str:
+    """Nothing of a product that is not traded here; the client's Python appends the market."""
+    return {"IF00.IF": "IF2509", "rb00.SF": "rb2510"}.get(code, "")
 
 
 def _detail(terminal: Terminal, code: str) -> bytes:
-    return bson.encode(market.detail(code, old=terminal.modes.old)) if code in terminal.codes else b""
+    return bson.encode(market.detail(code, old=terminal.modes.old)) if code in terminal.codes or code in market.OPTIONS else b""
 
 
 def _trading_dates(_terminal: Terminal, name: str, _start: str, _end: str, count: int) -> list[int]:
     if name not in ("SH", "SZ", "IF", "SF"):
         return []
-    midnights = [market.milliseconds(datetime.datetime.combine(day, datetime.time())) for day in market.DAYS]
+    midnights = [history.milliseconds(datetime.datetime.combine(day, datetime.time())) for day in market.DAYS]
     return midnights[-count:] if count > 0 else midnights
 
 
@@ -242,17 +321,20 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "get_data_dir": lambda terminal: f"/emulated/{terminal.name}",
     "get_full_tick": _full_tick,
     "get_stock_list_in_sector": _sector,
-    "get_sector_list": lambda _terminal: ["沪深A股", "上证A股", "深证A股", "京市A股", "沪深300", "过期板块"],
+    "get_sector_list": lambda _terminal: [
+        *("沪深A股", "上证A股", "深证A股", "京市A股", "沪深300", "过期板块", "沪市指数", "深市指数", "沪市ETF", "上证期权"),
+        *("中金所", "上期所"),
+    ],
     "get_trading_dates_by_market": _trading_dates,
     "get_market_last_trade_date": lambda _terminal, _market: market.MIDNIGHT,
     "get_holidays": lambda _terminal: [20250602, 20251001],
     "get_instrument_detail": _detail,
     "get_stock_type": lambda _terminal, _code: {"stock": True, "index": False, "fund": False, "etf": False},
     "is_stock_type": lambda _terminal, _code, _tag: True,
-    "get_main_contract": lambda _terminal, _code: "IF2509",
-    "get_weight_in_index": lambda _terminal, _code: {"600000.SH": 0.65},
-    "get_divid_factors": lambda _terminal, *_: {"20240718": {"time": 1721232000000.0, "interest": 0.321, "dr": 1.038}},
-    "get_market_data3": _market_data,
+    "get_main_contract": _main_contract,
+    "get_weight_in_index": _weights,
+    "down_index_weight": _load_weights,
+    "get_divid_factors": lambda terminal, code, *_: history.dividends(code) if code in terminal.codes else {},
     "supply_history_data2": lambda terminal, *_: {"done": not terminal.modes.hang_downloads},
     "commonControl": _common,
 }
@@ -273,7 +355,13 @@ def obey(terminal: Terminal, order: dict[str, Any]) -> dict[str, Any]:
         case {"place": ticks}:
             terminal.ticks.update(ticks)
         case {"bars": bars}:
-            terminal.bars.update(bars)
+            for code, periods in bars.items():
+                terminal.bars[code] = {period: history.from_rows(rows) for period, rows in periods.items()}
+        case {"step": step}:
+            terminal.step = step
+            terminal.ticks.clear()
+        case {"forget_weights": _}:
+            terminal.weights = False
         case {"advance": steps}:
             terminal.advance(steps)
         case {"stocks": count}:

@@ -7,13 +7,16 @@ raises ``SourceUnavailable``: make a new one); an error in a callback is logged 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import marketdata.sources
+from marketdata import periods, symbols
+from marketdata.calendar import day_of, midnight
+from marketdata.exchanges import Kind
 from marketdata.sources.base import (
     Capability,
     Source,
@@ -24,7 +27,7 @@ from marketdata.sources.base import (
     Subscription,
     Unsupported,
 )
-from marketdata.types import Instrument, Parsed, Period
+from marketdata.types import Bar, Instrument, Parsed, Period
 from tests.sources.conformance import (
     PATIENCE,
     Collector,
@@ -266,12 +269,18 @@ class TestPush:
         assert pushed.deliveries == deliveries
 
 
+def fetch(source: Source, symbols: Sequence[str], period: Period, **limits: int) -> dict[str, tuple[Bar, ...]]:
+    """Bars as values."""
+    found = source.fetch_bars(symbols, period, timeout=PATIENCE, **limits).series  # type: ignore[arg-type]
+    return {symbol: series.bars(symbol, period, source.name) for symbol, series in found.items()}
+
+
 class TestBars:
     def test_bars_obey_the_invariants(self, case: SourceCase, source: Source) -> None:
         if not need(source, Capability.BARS, lambda: source.fetch_bars(case.symbols, Period.M1, timeout=PATIENCE)):
             return
         for period in case.periods:
-            bars = source.fetch_bars([UNKNOWN, *case.symbols], period, count=300, timeout=PATIENCE)
+            bars = fetch(source, [UNKNOWN, *case.symbols], period, count=300)
             assert set(bars) <= set(case.symbols)
             for symbol, series in bars.items():
                 assert 0 < len(series) <= 300
@@ -284,11 +293,36 @@ class TestBars:
             return
         symbol = case.symbols[0]
         for period in case.periods:
-            series = source.fetch_bars([symbol], period, count=10, timeout=PATIENCE)[symbol]
+            series = fetch(source, [symbol], period, count=10).get(symbol, ())
+            if len(series) < 2:
+                continue
             first, last = series[0].time, series[-2].time
-            cut = source.fetch_bars([symbol], period, start=first, end=last, timeout=PATIENCE)[symbol]
+            cut = fetch(source, [symbol], period, start=first, end=last)[symbol]
             assert cut == series[:-1]
-            assert source.fetch_bars([symbol], period, start=first, end=last, count=2, timeout=PATIENCE)[symbol] == cut[-2:]
+            assert fetch(source, [symbol], period, start=first, end=last, count=2)[symbol] == cut[-2:]
+
+    def test_bars_are_stamped_at_their_ends_and_a_days_at_the_close(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.BARS, lambda: source.fetch_bars(case.symbols, Period.M1, timeout=PATIENCE)):
+            return
+        for period in case.periods:
+            for symbol, series in fetch(source, case.symbols, period, count=1000).items():
+                ends = set(periods.bar_ends(periods.hours_of(symbol), period))
+                assert {bar.time - midnight(day_of(bar.time)) for bar in series} <= ends
+
+    def test_minutes_begin_with_the_opening_auctions_own_bar(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.BARS, lambda: source.fetch_bars(case.symbols, Period.M1, timeout=PATIENCE)):
+            return
+        for symbol, series in fetch(source, case.symbols, Period.M1, count=1000).items():
+            ends = periods.bar_ends(periods.hours_of(symbol), Period.M1)
+            firsts = {bar.time - midnight(day_of(bar.time)) for bar in series}
+            assert symbols.kind(symbol) is not Kind.STOCK or ends[0] in firsts
+            auction = next((bar for bar in series if bar.time - midnight(day_of(bar.time)) == ends[0]), None)
+            assert auction is None or auction.open == auction.high == auction.low == auction.close
+
+    def test_nothing_asked_gives_no_bars(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.BARS, lambda: source.fetch_bars(case.symbols, Period.M1, timeout=PATIENCE)):
+            return
+        assert source.fetch_bars([], Period.D1, timeout=PATIENCE).series == {}
 
     def test_periods_without_bars_are_unsupported(self, case: SourceCase, source: Source) -> None:
         for period in set(Period) - set(case.periods):
@@ -325,6 +359,43 @@ class TestReference:
         dates = source.fetch_trading_dates(case.market, timeout=PATIENCE)
         assert dates
         assert all(len(date) == 10 and earlier < date for earlier, date in pairwise(("", *dates)))
+
+    def test_dividends_are_positive_and_in_order(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.DIVIDENDS, lambda: source.fetch_dividends(case.symbols, timeout=PATIENCE)):
+            return
+        found = source.fetch_dividends([UNKNOWN, *case.symbols], timeout=PATIENCE)
+        assert found
+        assert set(found) <= set(case.symbols)
+        for symbol, given in found.items():
+            assert all(earlier.ex_date < later.ex_date for earlier, later in pairwise(given))
+            assert {(paid.symbol, paid.source) for paid in given} == {(symbol, source.name)}
+            assert all(paid.cash or paid.bonus or paid.gift or paid.rights for paid in given)
+            assert all(min(paid.cash, paid.bonus, paid.gift, paid.rights, paid.rights_price) >= 0 for paid in given)
+            assert all(paid.ratio is None or paid.ratio > 1 for paid in given)
+
+    def test_codes_of_a_kind_are_canonical_and_of_that_kind(self, source: Source) -> None:
+        for kind in Kind:
+            codes = source.fetch_codes(kind, timeout=PATIENCE)
+            assert len(set(codes)) == len(codes)
+            assert all(map(is_canonical, codes))
+            assert {symbols.kind(code) for code in codes} <= {kind, None}
+
+    def test_main_contracts_are_futures_of_their_product(self, source: Source) -> None:
+        if not need(source, Capability.MAIN_CONTRACTS, lambda: source.fetch_main_contracts(timeout=PATIENCE)):
+            return
+        for product, contract in source.fetch_main_contracts(timeout=PATIENCE).items():
+            code, _, market = product.rpartition(".")
+            assert contract.startswith(code)
+            assert symbols.market_of(contract) == market
+            assert symbols.kind(contract) is Kind.FUTURE
+
+    def test_index_weights_are_percent_of_canonical_symbols(self, source: Source) -> None:
+        if not need(source, Capability.INDEX_WEIGHTS, lambda: source.fetch_index_weights("000300.SH", timeout=PATIENCE)):
+            return
+        weights = source.fetch_index_weights("000300.SH", timeout=PATIENCE)
+        assert all(map(is_canonical, weights))
+        assert all(0 < weight <= 100 for weight in weights.values())
+        assert source.fetch_index_weights(UNKNOWN, timeout=PATIENCE) == {}
 
 
 def changed(collector: Collector) -> bool:

@@ -10,9 +10,12 @@ import threading
 from typing import Final
 
 import msgspec
+import numpy as np
 
+from marketdata.exchanges import Kind
+from marketdata.series import TYPES, Series
 from marketdata.sources.base import Capability
-from marketdata.types import Bar, Parsed, Period
+from marketdata.types import Parsed, Period
 
 MAX_FRAME: Final = 256 * 1024 * 1024
 """Bytes; the largest real one, a sweep of 5,500 quotes, has 2 MB."""
@@ -70,7 +73,43 @@ class FetchUniverse(msgspec.Struct, frozen=True, tag=True):
     """Answer: ``tuple[str, ...]``."""
 
 
-Request = FetchQuotes | FetchBars | FetchInstruments | FetchSectorNames | FetchSectors | FetchTradingDates | FetchUniverse
+class FetchDividends(msgspec.Struct, frozen=True, tag=True):
+    """Of a chunk of symbols. Answer: ``dict[str, tuple[Dividend, ...]]``."""
+
+    symbols: tuple[str, ...]
+
+
+class FetchCodes(msgspec.Struct, frozen=True, tag=True):
+    """Answer: ``tuple[str, ...]``."""
+
+    kind: Kind
+
+
+class FetchMainContracts(msgspec.Struct, frozen=True, tag=True):
+    """Of a chunk of products such as ``IF.IF``. Answer: ``dict[str, str]``."""
+
+    products: tuple[str, ...]
+
+
+class FetchIndexWeights(msgspec.Struct, frozen=True, tag=True):
+    """Answer: ``dict[str, float]``."""
+
+    index: str
+
+
+Request = (
+    FetchQuotes
+    | FetchBars
+    | FetchInstruments
+    | FetchSectorNames
+    | FetchSectors
+    | FetchTradingDates
+    | FetchUniverse
+    | FetchDividends
+    | FetchCodes
+    | FetchMainContracts
+    | FetchIndexWeights
+)
 
 
 class Call(msgspec.Struct, frozen=True, tag=True):
@@ -145,11 +184,25 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
 FromChild = Answer | Failure | Hello | Report | Pushed | Pong
 
 
+Packed = tuple[bytes, ...]
+"""The columns of a ``Series`` as the bytes of their arrays: a year of minutes crosses in milliseconds."""
+
+
 class Bars(msgspec.Struct, frozen=True):
     """Bars by symbol, and how many rows were refused by reason."""
 
-    bars: dict[str, tuple[Bar, ...]]
+    bars: dict[str, Packed]
     refused: dict[str, int]
+
+
+def pack(series: Series) -> Packed:
+    """A series for the way."""
+    return tuple(getattr(series, name).tobytes() for name in TYPES)
+
+
+def unpack(packed: Packed) -> Series:
+    """A series from the way; its arrays are read-only views of the bytes."""
+    return Series(*(np.frombuffer(body, kind) for body, kind in zip(packed, TYPES.values(), strict=True)))
 
 
 to_child: Final = msgspec.msgpack.Decoder(ToChild)

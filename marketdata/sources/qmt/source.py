@@ -6,24 +6,37 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
 
-from marketdata.sources.base import Capability, OnParsed, SourceStatus, SourceTimeout, SourceUnavailable, State, Unsupported
+from marketdata.exchanges import FUTURES, Kind
+from marketdata.series import Series, join
+from marketdata.sources.base import (
+    Bars,
+    Capability,
+    OnParsed,
+    SourceStatus,
+    SourceTimeout,
+    SourceUnavailable,
+    State,
+    Unsupported,
+)
 from marketdata.sources.qmt import messages
 from marketdata.sources.qmt.mailbox import Mailbox
 from marketdata.sources.qmt.supervisor import Supervisor
-from marketdata.types import Bar, Instrument, Parsed, ParseError, Period, Quote
+from marketdata.types import Dividend, Instrument, Parsed, ParseError, Period, Quote
 
 log = structlog.get_logger(__name__)
 
 SILENCE: Final = 10.0
 """Seconds without a push after which the terminal is asked whether it knows something newer (a snapshot comes each 3 s)."""
-PART: Final = 100
+PART: Final = 99
 """Symbols or sectors in one call of the long ones, so that polls get their turn in between."""
+STRETCH: Final = 31 * 86_400_000
+"""Milliseconds of 1m bars that one call asks for: some 5,000 bars of each symbol."""
 
 Answered = TypeVar("Answered")
 
@@ -176,15 +189,49 @@ class QmtSource:
         count: int | None = None,
         timeout: float,
         request_id: str = "",
-    ) -> dict[str, tuple[Bar, ...]]:
-        """Bars as the terminal stamps them. Rows that it filled are left out and counted in ``refused_bars``."""
-        found: dict[str, tuple[Bar, ...]] = {}
+    ) -> Bars:
+        """Bars of any period. Rows that are no trading are left out and counted, here and in ``refused_bars``.
+
+        Asked in parts: of symbols, and of 1m in months, because longer calls time out in the terminal.
+        """
+        found: dict[str, list[Series]] = {}
+        refused: Counter[str] = Counter()
+        deadline = time.monotonic() + timeout
+        for first, last in _stretches(period, start, end):
+            for part, left in _parts(symbols, deadline - time.monotonic()):
+                request = messages.FetchBars(part, period, first, last, count)
+                answer = self._ask(request, messages.Bars, left, request_id)
+                refused.update(answer.refused)
+                for symbol, packed in answer.bars.items():
+                    found.setdefault(symbol, []).append(messages.unpack(packed))
+        self.refused_bars.update(refused)
+        joined = {symbol: join(parts) for symbol, parts in found.items()}
+        if count is not None:
+            joined = {symbol: series.last(count) for symbol, series in joined.items()}
+        return Bars(joined, refused)
+
+    def fetch_dividends(self, symbols: Sequence[str], *, timeout: float) -> dict[str, tuple[Dividend, ...]]:
+        """All that the terminal knows of, announced ones included."""
+        found: dict[str, tuple[Dividend, ...]] = {}
         for part, left in _parts(symbols, timeout):
-            request = messages.FetchBars(part, period, start, end, count)
-            answer = self._ask(request, messages.Bars, left, request_id)
-            self.refused_bars.update(answer.refused)
-            found.update(answer.bars)
+            found |= self._ask(messages.FetchDividends(part), dict[str, tuple[Dividend, ...]], left)
         return found
+
+    def fetch_codes(self, kind: Kind, *, timeout: float) -> tuple[str, ...]:
+        """By the sectors of the kind that this terminal has."""
+        return self._ask(messages.FetchCodes(kind), tuple[str, ...], timeout)
+
+    def fetch_main_contracts(self, *, timeout: float) -> dict[str, str]:
+        """Of each product that the terminal knows."""
+        products = [f"{product}.{market}" for market, listed in FUTURES.items() for product in listed]
+        found: dict[str, str] = {}
+        for part, left in _parts(products, timeout):
+            found |= self._ask(messages.FetchMainContracts(part), dict[str, str], left)
+        return found
+
+    def fetch_index_weights(self, index: str, *, timeout: float) -> dict[str, float]:
+        """In percent, by the terminal's own table."""
+        return self._ask(messages.FetchIndexWeights(index), dict[str, float], timeout)
 
     def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
         """Details of the symbols that the terminal knows."""
@@ -215,3 +262,14 @@ def _parts(items: Sequence[str], timeout: float) -> Iterable[tuple[tuple[str, ..
         if left <= 0:
             raise SourceTimeout(f"{first} of {len(items)} in {timeout} s")
         yield tuple(items[first : first + PART]), left
+
+
+def _stretches(period: Period, start: int | None, end: int | None) -> Iterator[tuple[int | None, int | None]]:
+    """A range in the stretches that one call asks for, in ms; a range that has no beginning is asked in one."""
+    if period is not Period.M1 or start is None:
+        yield start, end
+        return
+    last = time.time_ns() // 1_000_000 if end is None else end
+    for first in range(start, last + 1, STRETCH):
+        open_end = first + STRETCH > last
+        yield first, end if open_end else first + STRETCH - 1

@@ -164,7 +164,14 @@ class Terminal:
             failure = error
         if len(codes) > SINGLE_SUBSCRIPTIONS:
             raise failure
-        numbers = tuple(self.ask("subscribe_quote", code, period="tick", count=0, callback=callback) for code in codes)
+        return self._subscribe_each(codes, callback, period="tick", count=0)
+
+    def subscribe_bars(self, codes: list[str], period: str, since: str, callback: Callable[[object], None]) -> tuple[int, ...]:
+        """Subscribe to bars of codes, ``SINGLE_SUBSCRIPTIONS`` of them at most, from a day (``YYYYMMDD``) on."""
+        return self._subscribe_each(codes, callback, period=period, start_time=since, count=-1)
+
+    def _subscribe_each(self, codes: list[str], callback: Callable[[object], None], **named: Any) -> tuple[int, ...]:
+        numbers = tuple(self.ask("subscribe_quote", code, callback=callback, **named) for code in codes)
         if not all(isinstance(number, int) and number > 0 for number in numbers):
             self.unsubscribe(tuple(number for number in numbers if isinstance(number, int) and number > 0))
             raise SourceUnavailable(f"subscribe_quote answered {numbers}")
@@ -191,4 +198,7 @@ _PROBES: Final[dict[Capability, Callable[[Terminal], object]]] = {
     Capability.INSTRUMENTS: lambda terminal: terminal.ask("get_instrument_detail", PROBE_CODE),
     Capability.BARS: lambda terminal: terminal.history([PROBE_CODE], "1d", "", "", 1),
     Capability.PUSH: _subscribe_once,
+    Capability.DIVIDENDS: lambda terminal: terminal.ask("get_divid_factors", "600000.SH"),
+    Capability.MAIN_CONTRACTS: lambda terminal: terminal.ask("get_main_contract", "IF00.IF"),
+    Capability.INDEX_WEIGHTS: lambda terminal: terminal.ask("get_index_weight", "000300.SH"),
 }

@@ -14,12 +14,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import structlog
 
+from marketdata.exchanges import Kind
 from marketdata.sources.base import (
+    Bars,
     Capability,
     OnParsed,
     SourceStatus,
@@ -28,19 +31,21 @@ from marketdata.sources.base import (
     State,
     Unsupported,
 )
+from marketdata.sources.replay.bars import PERIODS, closed_bars
 from marketdata.sources.replay.formats import open_recording
 from marketdata.sources.replay.pace import Clock, MonotonicClock, Pace
 from marketdata.sources.replay.recording import SOURCE, Recording, RecordingError, Span
 from marketdata.sources.replay.subscriber import Subscriber
 from marketdata.sources.replay.timeline import Step, days_per_pass, steps, together
-from marketdata.symbols import kind, price_tick
-from marketdata.types import Bar, Instrument, Parsed, Period, Quote
+from marketdata.symbols import kind as kind_of
+from marketdata.symbols import price_tick
+from marketdata.types import Dividend, Instrument, Parsed, Period, Quote
 
 log = structlog.get_logger(__name__)
 
 JOIN_TIMEOUT = 1.8
 """Seconds that ``close`` waits for the thread, which a blocking subscriber may hold."""
-CAPABILITIES = frozenset({Capability.QUOTES, Capability.PUSH, Capability.INSTRUMENTS})
+CAPABILITIES = frozenset({Capability.QUOTES, Capability.PUSH, Capability.INSTRUMENTS, Capability.BARS})
 
 
 class ReplaySource:
@@ -67,6 +72,7 @@ class ReplaySource:
         self._state, self._detail = State.STARTING, "not started"
         self._time: int | None = None
         self._span: Span | None = None
+        self._shift = 0
         self._latest: dict[str, Quote] = {}
         self._lock = threading.Lock()
         self._newcomers: list[Subscriber] = []
@@ -101,7 +107,7 @@ class ReplaySource:
         return SourceStatus(state=self._state, detail=self._detail, time=self._time)
 
     def capabilities(self) -> frozenset[Capability]:
-        """Quotes, pushes and what the symbols tell; nothing before the files have been read."""
+        """Quotes, pushes, bars of the recorded days and what the symbols tell; nothing before the files have been read."""
         return CAPABILITIES if self.status().state in (State.UP, State.FINISHED) else frozenset()
 
     def universe(self, *, timeout: float) -> tuple[str, ...]:
@@ -135,15 +141,46 @@ class ReplaySource:
         count: int | None = None,
         timeout: float,
         request_id: str = "",
-    ) -> dict[str, tuple[Bar, ...]]:
+    ) -> Bars:
+        """Bars of 1m and 1d of the files' days, built from their quotes up to the replay's clock."""
+        if period not in PERIODS:
+            raise Unsupported(f"a replay has bars of {', '.join(PERIODS)}, not {period}")
+        deadline = time.monotonic() + timeout
+        known = frozenset(self._read(timeout).symbols)
+        chosen = [symbol for symbol in dict.fromkeys(symbols) if symbol in known]
+        if not chosen or self._time is None:
+            return Bars({})
+        # Files of its own: those that are being played stand where they are.
+        again = steps([_open(path) for path in self._files], shift_days=self._shift)
+        found = closed_bars(again, chosen, period, self._time, lambda: self._closing.is_set() or time.monotonic() > deadline)
+        if found is None:
+            raise SourceTimeout(f"the recording was not read up to its clock within {timeout} s")
+        cut = {symbol: series.between(start, end) for symbol, series in found.items()}
+        if count is not None:
+            cut = {symbol: series.last(count) for symbol, series in cut.items()}
+        return Bars({symbol: series for symbol, series in cut.items() if len(series)})
+
+    def fetch_dividends(self, symbols: Sequence[str], *, timeout: float) -> dict[str, tuple[Dividend, ...]]:
         """Not in these recordings."""
-        raise Unsupported("a replay has no bars")
+        raise Unsupported("a replay has no dividends")
+
+    def fetch_codes(self, kind: Kind, *, timeout: float) -> tuple[str, ...]:
+        """The files' symbols of a kind."""
+        return tuple(symbol for symbol in self._read(timeout).symbols if kind_of(symbol) is kind)
+
+    def fetch_main_contracts(self, *, timeout: float) -> dict[str, str]:
+        """Not in these recordings."""
+        raise Unsupported("a replay has no main contracts")
+
+    def fetch_index_weights(self, index: str, *, timeout: float) -> dict[str, float]:
+        """Not in these recordings."""
+        raise Unsupported("a replay has no index weights")
 
     def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
         """What the codes of the files' symbols tell."""
         known = frozenset(self._read(timeout).symbols)
         return [
-            Instrument(symbol=symbol, kind=kind(symbol), price_tick=price_tick(symbol), source=SOURCE)
+            Instrument(symbol=symbol, kind=kind_of(symbol), price_tick=price_tick(symbol), source=SOURCE)
             for symbol in symbols
             if symbol in known
         ]
@@ -211,6 +248,7 @@ class ReplaySource:
                 log.info("replay_finished")
                 return
             shift += days_per_pass(span)
+            self._shift = shift
 
     def _wait_for(self, time_ms: int) -> bool:
         """Wait until a ms is due. False when the replay is to end."""

@@ -14,6 +14,7 @@ from datetime import date
 from itertools import islice
 
 from marketdata.calendar import A_SHARES, day_of, midnight
+from marketdata.series import Series, from_bars
 from marketdata.sources.simulated.days import HISTORY, trading_day_at, trading_day_before
 from marketdata.sources.simulated.instruments import Listing
 from marketdata.sources.simulated.snapshot import NAME
@@ -118,7 +119,7 @@ MAKERS: dict[Period, Callable[[Listing, int, date, int], list[Bar]]] = {Period.M
 
 def series(
     listing: Listing, seed: int, period: Period, *, now: int, start: int | None, end: int | None, count: int | None
-) -> tuple[Bar, ...]:
+) -> Series:
     """The last ``count`` bars with end stamps in [start, end] that were complete at ``now``."""
     newest_first = (
         bar
@@ -126,7 +127,7 @@ def series(
         for bar in reversed(MAKERS[period](listing, seed, day, now))
         if (start is None or bar.time >= start) and (end is None or bar.time <= end)
     )
-    return tuple(islice(newest_first, count))[::-1]
+    return from_bars(tuple(islice(newest_first, count))[::-1])
 
 
 def _days_backwards(now: int, start: int | None, end: int | None) -> Iterator[date]:

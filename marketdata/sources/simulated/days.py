@@ -1,4 +1,9 @@
-"""The frame of an instrument's day: last close, open, close, limits, halt; and which days the simulated exchanges trade."""
+"""The frame of an instrument's day: last close, open, close, limits, halt; and which days the simulated exchanges trade.
+
+Each instrument pays a cash dividend once a year, 1 to 4 % of its price, on an ex-date of its own in June or July. That day
+begins at the reference price, the last close less the dividend (SSE and SZSE trading rules 2023, 4.3.2), which is also what
+its price limits are made of. Over the year between two ex-dates the price gains what it will lose at the next.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +29,12 @@ SCALE = {10: 1.0, 20: 1.8, 30: 2.5}
 """Price limit in percent -> how much more such instruments move.
 
 A close is ``base * exp(x)``. Over 8 weekdays (the longest holiday and a halted day) x moves by at most
-2 * 0.026 + 8 * 2 * 0.45 / 256 = 0.081 times the scale, which is within the limit on every board.
+2 * 0.026 + 8 * 2 * 0.45 / 256 = 0.081 times the scale, and by 0.002 towards the next dividend, which is within the limit on
+every board.
 """
+
+YIELD = (0.01, 0.04)
+"""The least and the most that a dividend is of the price before it."""
 
 
 def trades_on(day: date) -> bool:
@@ -85,7 +94,7 @@ def _level(key: int, percent: int, day: date) -> int:
     number = _weekday_number(day)
     base = min(1500.0, 6 / math.sqrt(unit(key, 1)))
     moved = 0.026 * (2 * unit(key, 2, number) - 1) + 0.45 * noise(key, number, 256)
-    return round(base * math.exp(SCALE[percent] * moved) * 100)
+    return round(base * math.exp(SCALE[percent] * moved + _gained(key, day)) * 100)
 
 
 def is_halted(key: int, day: date) -> bool:
@@ -93,14 +102,62 @@ def is_halted(key: int, day: date) -> bool:
     return unit(key, 3, day.toordinal()) < HALTED and unit(key, 3, trading_day_before(day).toordinal()) >= HALTED
 
 
+def _last_trading_day(key: int, day: date) -> date:
+    """The last day before a day on which an instrument has traded."""
+    before = trading_day_before(day)
+    return trading_day_before(before) if is_halted(key, before) else before
+
+
+@lru_cache(maxsize=32768)
+def _ex_date(key: int, year: int) -> date:
+    """The year's ex-date: a trading day in June or July on which the instrument trades."""
+    day = date(year, 6, 1) + timedelta(days=int(58 * unit(key, 8, year)))
+    while not trades_on(day) or is_halted(key, day):
+        day += timedelta(days=1)
+    return day
+
+
+def _yield(key: int, year: int) -> float:
+    return YIELD[0] + (YIELD[1] - YIELD[0]) * unit(key, 9, year)
+
+
+def _gained(key: int, day: date) -> float:
+    """What the price has gained (a logarithm) towards the next dividend."""
+    ex_date = _ex_date(key, day.year)
+    before, after = (ex_date, _ex_date(key, day.year + 1)) if day >= ex_date else (_ex_date(key, day.year - 1), ex_date)
+    return -math.log1p(-_yield(key, after.year)) * ((day - before) / (after - before))
+
+
+class Payment(NamedTuple):
+    """A cash dividend per share, and the last close before it; in 0.01 yuan."""
+
+    ex_date: date
+    cash: int
+    last_close: int
+
+
+def _key(listing: Listing, seed: int) -> int:
+    return listing.key ^ seed * 0x9E3779B97F4A7C15
+
+
+def payment(listing: Listing, seed: int, year: int) -> Payment:
+    """The dividend of a year."""
+    return _payment(_key(listing, seed), listing.board.limit, year)
+
+
+def _payment(key: int, percent: int, year: int) -> Payment:
+    ex_date = _ex_date(key, year)
+    last_close = _level(key, percent, _last_trading_day(key, ex_date))
+    return Payment(ex_date, max(1, round(last_close * _yield(key, year))), last_close)
+
+
 def frame(listing: Listing, seed: int, day: date) -> Frame:
     """The frame of a trading day."""
-    key, percent = listing.key ^ seed * 0x9E3779B97F4A7C15, listing.board.limit
+    key, percent = _key(listing, seed), listing.board.limit
     halted = is_halted(key, day)
-    before = trading_day_before(day)
-    if is_halted(key, before):
-        before = trading_day_before(before)
-    prev_close = _level(key, percent, before)
+    prev_close = _level(key, percent, _last_trading_day(key, day))
+    if day == _ex_date(key, day.year):
+        prev_close -= _payment(key, percent, day.year).cash
     low, high = limits(prev_close, percent)
     close = prev_close if halted else _level(key, percent, day)
     gap = 0.25 * (close - prev_close) + 0.01 * SCALE[percent] * prev_close * (2 * unit(key, 4, day.toordinal()) - 1)

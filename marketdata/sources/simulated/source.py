@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from typing import Literal
 
 from marketdata.calendar import CHINA, day_of
+from marketdata.exchanges import Kind
+from marketdata.series import Series
 from marketdata.sources.base import (
+    Bars,
     Capability,
     OnParsed,
     SourceStatus,
@@ -19,13 +23,13 @@ from marketdata.sources.base import (
 )
 from marketdata.sources.simulated import bars
 from marketdata.sources.simulated.clock import Clock, LiveClock, VirtualClock
-from marketdata.sources.simulated.days import HISTORY, trades_on, trading_day_at, trading_day_before
+from marketdata.sources.simulated.days import HISTORY, payment, trades_on, trading_day_at, trading_day_before
 from marketdata.sources.simulated.instruments import MOST, Listing, listings, sectors
 from marketdata.sources.simulated.market import Interrupted, Market
 from marketdata.sources.simulated.push import CLOSING, Push
 from marketdata.sources.simulated.snapshot import NAME
 from marketdata.symbols import kind
-from marketdata.types import Bar, Instrument, Parsed, Period
+from marketdata.types import Dividend, Instrument, Parsed, Period
 
 MARKETS = ("SH", "SZ", "BJ")
 
@@ -153,29 +157,54 @@ class SimulatedSource:
         count: int | None = None,
         timeout: float,
         request_id: str = "",
-    ) -> dict[str, tuple[Bar, ...]]:
+    ) -> Bars:
         """Bars of 1m and 1d since ``days.HISTORY``; other periods are for whoever builds them from these."""
         if period not in bars.MAKERS:
             raise Unsupported(f"the simulated market has bars of {', '.join(bars.MAKERS)}, not {period}")
         deadline = time.monotonic() + timeout
         now = self._up(timeout).now()
         chosen = [self._listings[position] for position in self._market.positions(symbols)]
-        return self._each(
-            chosen,
-            deadline,
-            lambda listing: bars.series(listing, self._seed, period, now=now, start=start, end=end, count=count),
-        )
-
-    def _each(
-        self, chosen: list[Listing], deadline: float, make: Callable[[Listing], tuple[Bar, ...]]
-    ) -> dict[str, tuple[Bar, ...]]:
-        found: dict[str, tuple[Bar, ...]] = {}
+        found: dict[str, Series] = {}
         for listing in chosen:
             if self._over(deadline):
                 raise SourceTimeout(f"bars of {len(found)} of {len(chosen)} symbols were made before the deadline")
-            if made := make(listing):
+            made = bars.series(listing, self._seed, period, now=now, start=start, end=end, count=count)
+            if len(made):
                 found[listing.symbol] = made
-        return found
+        return Bars(found)
+
+    def fetch_dividends(self, symbols: Sequence[str], *, timeout: float) -> dict[str, tuple[Dividend, ...]]:
+        """One in cash each year, since ``days.HISTORY`` and up to the market's day."""
+        today = trading_day_at(self._up(timeout).now())
+        chosen = [self._listings[position] for position in self._market.positions(symbols)]
+        found = {listing.symbol: tuple(self._dividends(listing, today)) for listing in chosen}
+        return {symbol: given for symbol, given in found.items() if given}
+
+    def _dividends(self, listing: Listing, today: date) -> Iterator[Dividend]:
+        for year in range(HISTORY.year, today.year + 1):
+            paid = payment(listing, self._seed, year)
+            if HISTORY < paid.ex_date <= today:
+                yield Dividend(
+                    symbol=listing.symbol,
+                    ex_date=paid.ex_date.isoformat(),
+                    cash=paid.cash / 100,
+                    ratio=paid.last_close / (paid.last_close - paid.cash),
+                    source=NAME,
+                )
+
+    def fetch_codes(self, kind: Kind, *, timeout: float) -> tuple[str, ...]:
+        """Stocks alone: there are no simulated indices, funds, futures or options."""
+        return self.universe(timeout=timeout) if kind is Kind.STOCK else ()
+
+    def fetch_main_contracts(self, *, timeout: float) -> dict[str, str]:
+        """None: there are no simulated futures."""
+        self._up(timeout)
+        return {}
+
+    def fetch_index_weights(self, index: str, *, timeout: float) -> dict[str, float]:
+        """None: there are no simulated indices."""
+        self._up(timeout)
+        return {}
 
     def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:
         """Name, kind, price tick and the smallest order."""

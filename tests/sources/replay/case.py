@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from marketdata.sources.base import State
+from marketdata.sources.replay.bars import PERIODS
 from marketdata.sources.replay.source import ReplaySource
 from tests.sources.conformance import CaseContext, SourceCase
 from tests.sources.replay import raw
@@ -50,7 +51,7 @@ def _case(name: str, symbols: tuple[str, ...], seconds: float, request: pytest.F
     if name not in _excerpts:
         _excerpts[name] = raw.excerpt(data_dir, name, files.mktemp("replay"), ROWS)
     replay = _Replay(_excerpts[name], seconds)
-    yield SourceCase(name="replay", make=replay.make, symbols=symbols, advance=replay.advance)
+    yield SourceCase(name="replay", make=replay.make, symbols=symbols, advance=replay.advance, periods=PERIODS)
 
 
 def _context(name: str, symbols: tuple[str, ...], seconds: float) -> CaseContext:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.sources.base import Capability, SourceUnavailable, State, Unsupported
+from marketdata.sources.base import Capability, SourceTimeout, SourceUnavailable, State, Unsupported
 from marketdata.sources.replay.formats import open_recording
 from marketdata.sources.replay.pace import Clock
 from marketdata.sources.replay.recording import RecordingError
 from marketdata.sources.replay.source import ReplaySource
-from marketdata.types import Parsed, ParseError, Quote
+from marketdata.types import Parsed, ParseError, Period, Quote
 from tests.sources.conformance import eventually
 from tests.sources.replay.clocks import JumpingClock, StandingClock
 from tests.sources.replay.raw import ETH, FUTURES, SH, SPOT, SZ, csv_text, excerpt, ticks, write_dsb, write_zip
@@ -299,3 +299,22 @@ def test_instruments_are_what_the_codes_tell_and_the_rest_is_unsupported(data_di
         for call in (lambda: source.fetch_sectors(timeout=WAIT), lambda: source.fetch_trading_dates("SH", timeout=WAIT)):
             with pytest.raises(Unsupported):
                 call()
+
+
+def test_bars_are_those_of_the_recorded_day_up_to_the_replays_clock(data_dir: Path) -> None:
+    symbol = "300122.SZ"
+    with replay(data_dir / SZ, speed=0) as source:
+        source.subscribe(None, Taker())
+        eventually(lambda: source.status().state == State.FINISHED)
+        minutes = source.fetch_bars([symbol, "X"], Period.M1, timeout=60).series
+        days = source.fetch_bars([symbol], Period.D1, timeout=60).series
+        [quote] = source.fetch_quotes([symbol], timeout=60).quotes
+        with pytest.raises(Unsupported):
+            source.fetch_bars([symbol], Period.M5, timeout=60)
+        with pytest.raises(SourceTimeout):
+            source.fetch_bars([symbol], Period.M1, timeout=1e-3)
+    assert set(minutes) == {symbol}
+    [day] = days[symbol].bars(symbol, Period.D1, "replay")
+    assert (day.open, day.high, day.low, day.close, day.volume) == (quote.open, quote.high, quote.low, quote.price, quote.volume)
+    assert minutes[symbol].time[0] % 86_400_000 == int(1.5 * 3_600_000)
+    assert minutes[symbol].high.max() == day.high

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketdata.sources.simulated import snapshot
-from marketdata.sources.simulated.days import HISTORY, frame, limits, trades_on, trading_day_before
+from marketdata.sources.simulated.days import HISTORY, frame, limits, payment, trades_on, trading_day_before
 from marketdata.sources.simulated.instruments import Listing, listings
 from marketdata.sources.simulated.tape import Tape
 from marketdata.types import Quote, TradingStatus
@@ -42,10 +42,26 @@ def test_quotes_obey_what_every_source_obeys(seed: int, listing: Listing, day: d
 @given(SEEDS, LISTINGS, DAYS)
 def test_a_day_begins_at_the_last_close_and_ends_within_the_limits_of_the_board(seed: int, listing: Listing, day: date) -> None:
     today, yesterday = frame(listing, seed, day), frame(listing, seed, trading_day_before(day))
-    assert today.prev_close == yesterday.close
+    paid = payment(listing, seed, day.year)
+    assert today.prev_close == yesterday.close - (paid.cash if day == paid.ex_date else 0)
     assert (today.limit_down, today.limit_up) == limits(today.prev_close, listing.board.limit)
     assert today.limit_down < today.prev_close < today.limit_up
     assert today.limit_down <= today.open <= today.limit_up
+    assert today.limit_down <= today.close <= today.limit_up
+
+
+@RULES
+@given(SEEDS, LISTINGS, st.integers(min_value=2025, max_value=2028))
+def test_a_dividend_a_year_lowers_the_reference_price_and_the_market_trades_from_there(
+    seed: int, listing: Listing, year: int
+) -> None:
+    paid = payment(listing, seed, year)
+    assert date(year, 6, 1) <= paid.ex_date <= date(year, 8, 10)
+    assert trades_on(paid.ex_date)
+    today = frame(listing, seed, paid.ex_date)
+    assert not today.halted
+    assert today.prev_close == paid.last_close - paid.cash
+    assert 0.009 < paid.cash / paid.last_close < 0.041 or paid.cash == 1
     assert today.limit_down <= today.close <= today.limit_up
 
 
