@@ -16,7 +16,7 @@ from django.core.asgi import get_asgi_application
 django_application: Any = get_asgi_application()
 
 from argus.requestid import Application, Receive, RequestIds, Scope, Send
-from marketdata.api import route
+from marketdata.api import history_route, route
 from monitoring.health import health
 from monitoring.metrics import metrics
 from streaming import routing, runtime
@@ -32,6 +32,7 @@ ROUTES: dict[str, Application] = {
     "/health/ready": health,
     "/metrics": metrics,
     **route.ROUTES,
+    **history_route.ROUTES,
 }
 """Path -> who answers it ahead of Django."""
 

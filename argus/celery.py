@@ -25,13 +25,18 @@ from argus.config import config
 QUEUE_PREFIX = "terminal."
 CLOCK_TOLERANCE = 30.0
 """Seconds by which the clocks of beat's host and a terminal's may differ: a message expires by the reader's clock."""
+RESUME_INTERVAL = 30.0
+"""Seconds between two looks for backfills that nobody works on."""
+
+RECONCILE_INTERVAL = 60.0
+"""Seconds between two looks at whether the terminal's own bars are those that were built."""
 
 _STARTED = datetime.now(UTC), time.monotonic()
 
 app = Celery("argus")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.steps["worker"].add(DjangoStructLogInitStep)
-app.autodiscover_tasks(["marketdata"])
+app.autodiscover_tasks(["marketdata", "marketdata.history"])
 
 
 def queue_of(terminal: str) -> str:
@@ -48,16 +53,32 @@ def steady_now() -> datetime:
 
 def poll_entry(terminal: str, interval: float) -> dict[str, Any]:
     """The schedule of one terminal's polls."""
+    return entry("marketdata.tasks.poll_quotes", terminal, interval)
+
+
+def entry(task: str, terminal: str, interval: float) -> dict[str, Any]:
+    """The schedule of a task that one terminal's worker does."""
     return {
-        "task": "marketdata.tasks.poll_quotes",
+        "task": task,
         "schedule": schedule(interval, nowfun=steady_now),
         "args": (terminal,),
-        # Polls for a worker that is away do not queue up; while one is under way, the feed answers the next ones at once.
+        # What is for a worker that is away does not queue up; while a poll is under way, the feed answers the next ones at once.
         "options": {"queue": queue_of(terminal), "expires": interval + CLOCK_TOLERANCE},
     }
 
 
-app.conf.beat_schedule = {f"poll-{terminal}": poll_entry(terminal, config.poll_interval) for terminal in config.addresses}
+def resume_entry() -> dict[str, Any]:
+    """The schedule of the look for backfills whose worker has died, on the default queue."""
+    options = {"expires": RESUME_INTERVAL + CLOCK_TOLERANCE}
+    every = schedule(RESUME_INTERVAL, nowfun=steady_now)
+    return {"task": "marketdata.history.tasks.resume_backfills", "schedule": every, "options": options}
+
+
+app.conf.beat_schedule = {
+    **{f"poll-{terminal}": poll_entry(terminal, config.poll_interval) for terminal in config.addresses},
+    **{f"reconcile-{name}": entry("marketdata.tasks.reconcile_bars", name, RECONCILE_INTERVAL) for name in config.addresses},
+}
+app.conf.beat_schedule["resume-backfills"] = resume_entry()
 
 
 @setup_logging.connect

@@ -56,6 +56,10 @@ SIDEBAR = [
         "items": [
             _page(_("Instruments"), "candlestick_chart", "marketdata.instrument"),
             _page(_("Sectors"), "category", "marketdata.sector"),
+            _page(_("Trading dates"), "calendar_month", "marketdata.tradingdates"),
+            _page(_("Main contracts"), "star", "marketdata.maincontract"),
+            _page(_("Dividends"), "payments", "marketdata.dividends"),
+            _page(_("Bar differences"), "difference", "marketdata.bardifference"),
         ],
     },
     {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -10,7 +10,7 @@ from argus.access.check import authenticate, client_address, key_of, require
 from argus.access.limits import quota
 from argus.access.principal import Principal
 from argus.errors import INTERNAL, NOT_AUTHENTICATED, ArgusError
-from argus.http import answer, answer_problem, headers_of, quota_headers, require_get
+from argus.http import answer, answer_problem, headers_of, quota_headers, require_method
 from argus.requestid import Application, Receive, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -19,19 +19,25 @@ Respond = Callable[[Scope, Principal], bytes]
 """The body for a caller who has been let in. Synchronous and quick; raises ``ArgusError``."""
 
 
+async def let_in(scope: Scope, needs: str, methods: Sequence[str], headers: list[tuple[str, str]]) -> Principal:
+    """The caller, at one request of their quota; what is left of it is added to ``headers``. Raises ``ArgusError``."""
+    require_method(scope, methods)
+    key = key_of(headers_of(scope))
+    if key is None:
+        raise ArgusError(NOT_AUTHENTICATED)
+    principal = await authenticate(key, client_address(scope))
+    headers += quota_headers(*await quota().spend(principal))
+    require(principal, needs)
+    return principal
+
+
 def guarded(needs: str, content_type: str, respond: Respond) -> Application:
     """An ASGI application that answers GET and HEAD for keys with the scope ``needs``, at one request of their quota."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[tuple[str, str]] = []
         try:
-            require_get(scope)
-            key = key_of(headers_of(scope))
-            if key is None:
-                raise ArgusError(NOT_AUTHENTICATED)
-            principal = await authenticate(key, client_address(scope))
-            headers = quota_headers(*await quota().spend(principal))
-            require(principal, needs)
+            principal = await let_in(scope, needs, ("GET", "HEAD"), headers)
             body = respond(scope, principal)
         except ArgusError as error:
             await answer_problem(scope, send, error, headers)

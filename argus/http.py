@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -38,8 +38,14 @@ def query_of(scope: Scope) -> dict[str, list[str]]:
 
 def require_get(scope: Scope) -> None:
     """Refuse what is neither GET nor HEAD."""
-    if scope["method"] not in ("GET", "HEAD"):
-        raise ArgusError(METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here; use GET.")
+    require_method(scope, ("GET", "HEAD"))
+
+
+def require_method(scope: Scope, methods: Sequence[str]) -> None:
+    """Refuse what is none of these methods."""
+    if scope["method"] not in methods:
+        detail = f"{scope['method']} is not allowed here; use {methods[0]}."
+        raise ArgusError(METHOD_NOT_ALLOWED, detail, allowed=list(methods))
 
 
 async def answer(scope: Scope, send: Send, status: int, body: bytes, content_type: str, headers: Headers = ()) -> None:
@@ -83,7 +89,7 @@ def problem_headers(error: ArgusError) -> list[tuple[str, str]]:
     if error.problem.status == 401:
         fields.append(("www-authenticate", 'Bearer realm="argus"'))
     if error.problem is METHOD_NOT_ALLOWED:
-        fields.append(("allow", "GET, HEAD"))
+        fields.append(("allow", ", ".join(error.params.get("allowed", ("GET", "HEAD")))))
     return fields
 
 

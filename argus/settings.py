@@ -140,6 +140,8 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "marketdata.api.schema.add_components",
+        "marketdata.api.reference_schema.add_components",
+        "marketdata.api.history_schema.add_components",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "",  # The page has ours; the default is on somebody else's server.
@@ -154,9 +156,9 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "argus"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_POOL = "threads"
-# One thread per terminal for its poll, and as many again for whatever else is asked of it meanwhile: a poll must not wait
-# for a refresh of the reference data, which takes a minute. (Celery's default is the number of processors.)
-CELERY_WORKER_CONCURRENCY = 2 * len(config.addresses) + 1
+# Per terminal a thread for its poll, one for a refresh of the reference data, which takes a minute, and two for fetches of
+# bars: a poll must not wait for them. Beside those one for a backfill, and one. (Celery's default is the number of processors.)
+CELERY_WORKER_CONCURRENCY = 4 * len(config.addresses) + 2
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 DJANGO_STRUCTLOG_CELERY_ENABLED = True

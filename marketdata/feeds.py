@@ -12,7 +12,8 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import redis
@@ -20,14 +21,18 @@ import structlog
 from django.core.cache import cache
 
 from argus.config import Config, config
-from marketdata import metrics, publish
-from marketdata.ingest import Ingest
+from marketdata import klines, metrics, publish
+from marketdata.builder import BarBuilder, LiveBar
+from marketdata.demand import Demand
+from marketdata.ingest import Group, Ingest
 from marketdata.lease import lease_of
 from marketdata.publish import PublishError
 from marketdata.publisher import Publisher
+from marketdata.recordings.archive import RecordingArchive
+from marketdata.recordings.recorder import Recorder
 from marketdata.sources import registry
 from marketdata.sources.base import Capability, Source, SourceError, SourceTimeout, State, Subscription
-from marketdata.types import Parsed, Quote
+from marketdata.types import Bar, Parsed, Quote
 
 log = structlog.get_logger(__name__)
 
@@ -37,15 +42,24 @@ MERGE_QUOTES = 6000
 """A message carries what waits in the queue, up to about this many quotes (one sweep of the A-share market)."""
 RECONCILE_SLICES = 10
 """While pushes are fresh, a poll fetches this part of the universe only: all of it in as many polls."""
+SETTLED = 20_000
+"""Bars that were settled and may wait for the loop; the oldest are dropped, and whoever subscribes anew still gets them."""
+PROVISIONAL_CHUNK = 50
+"""Symbols whose bars are looked through at a time, while the loop waits."""
 SNAPSHOT_TTL = 24 * 3600
 STOP_TIMEOUT = 2.0
 
 
 @dataclass(slots=True)
 class _Work:
-    """One parsed batch on its way; ``canary`` is the time of a poll that the source answered."""
+    """One parsed batch on its way; ``canary`` is the time of a poll that the source answered.
+
+    ``clock`` is the market's time before it was asked for (ms): nothing in a later batch can be older than that by more than
+    the source's own delay, so that bars may be closed by it. None where the source had nothing to show.
+    """
 
     parsed: Parsed
+    clock: int | None
     canary: int | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -53,15 +67,25 @@ class _Work:
 class Feed:
     """One terminal's feed: started once, polled by Celery, stopped once."""
 
-    def __init__(self, *, terminal: str, source: Source, publisher: Publisher, config: Config) -> None:
+    def __init__(
+        self, *, terminal: str, source: Source, publisher: Publisher, config: Config, recorder: Recorder | None = None
+    ) -> None:
         self.terminal = terminal
         self.source = source
         self.publisher = publisher
         self.reference_at: float | None = None
         self.universe: tuple[str, ...] = ()
         """What is reconciled, slice by slice: as of the last refresh of the reference data."""
+        self.builder = BarBuilder()
+        """The bars of the running day; of every symbol, whether somebody wants them or not. Taken under ``_building``."""
         self._config = config
+        self._recorder = recorder
         self._ingest = Ingest()
+        self._demand = Demand()
+        self._building = threading.Lock()
+        self._settled: deque[LiveBar] = deque(maxlen=SETTLED)
+        self._looked_through = 0
+        self._terms = 0
         self._queue: queue.Queue[_Work] = queue.Queue(QUEUE_SIZE)
         self._stopping = threading.Event()
         self._polling = threading.Lock()
@@ -73,6 +97,8 @@ class Feed:
     def start(self) -> None:
         """Start the source and the loop; returns at once."""
         self.source.start()
+        if self._recorder is not None:
+            self._recorder.start()
         self._thread.start()
         log.info("feed_started", terminal=self.terminal, source=self.source.name)
 
@@ -83,6 +109,8 @@ class Feed:
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT)
         self.publisher.resign()
+        if self._recorder is not None:
+            self._recorder.close()
         log.info("feed_stopped", terminal=self.terminal)
 
     def poll(self, *, request_id: str = "") -> str:
@@ -101,12 +129,15 @@ class Feed:
         try:
             self._subscribe()
             symbols = self._poll_symbols()
+            clock = self._now()
             with metrics.POLL_SECONDS.labels(self.terminal).time():
                 parsed = self.source.fetch_quotes(symbols, timeout=self._config.source_timeout, request_id=request_id)
         except SourceError as error:
             log.warning("poll_failed", terminal=self.terminal, error=type(error).__name__, detail=str(error))
             return "timeout" if isinstance(error, SourceTimeout) else "down"
-        work = _Work(parsed, canary=int(time.time() * 1000) if parsed.quotes else None)
+        work = _Work(parsed, None)
+        if parsed.quotes:
+            work.clock, work.canary = clock, int(time.time() * 1000)
         try:
             self._queue.put(work, timeout=max(0.0, deadline - time.monotonic()))
         except queue.Full:
@@ -140,7 +171,7 @@ class Feed:
 
     def _pushed(self, parsed: Parsed) -> None:
         self._pushed_at = time.monotonic()
-        work = _Work(parsed)
+        work = _Work(parsed, self._now() if parsed.quotes else None)
         while not self._stopping.is_set():
             try:
                 self._queue.put(work, timeout=0.2)
@@ -154,6 +185,8 @@ class Feed:
                 works = self._take()
                 if works:
                     self._handle(works)
+                else:
+                    self._publish([], None, self._bars([], None))
                 metrics.ACTIVE.labels(self.publisher.feed, self.terminal).set(1 if self.publisher.active else 0)
             except Exception:
                 # The edge of this thread: one bad batch must not end the feed; counted by the log's level and seen in it.
@@ -178,9 +211,11 @@ class Feed:
         metrics.QUEUE_DEPTH.labels(self.terminal).set(self._queue.qsize())
         quotes: list[Quote] = []
         canary: int | None = None
+        clock: int | None = None
         for work in works:
             quotes.extend(work.parsed.quotes)
             canary = work.canary or canary
+            clock = work.clock or clock
             for error in work.parsed.errors:
                 metrics.PARSE_ERRORS.labels(self.terminal, error.reason).inc()
         accepted = self._ingest.take(quotes)
@@ -191,13 +226,76 @@ class Feed:
         if accepted.clock_resets:
             log.warning("clock_reset", terminal=self.terminal, symbols=accepted.clock_resets)
         try:
-            self.publisher.publish(accepted.groups, canary)
-        except PublishError as error:
-            metrics.PUBLISH_FAILURES.labels(feed).inc()
-            log.error("publish_failed", terminal=self.terminal, owed=self.publisher.owed, detail=str(error))
+            self._publish(accepted.groups, canary, self._bars(accepted.quotes, clock))
         finally:
             for work in works:
                 work.done.set()
+
+    def _publish(self, groups: list[Group], canary: int | None, bars: klines.Group) -> None:
+        try:
+            self.publisher.publish(groups, canary, bars)
+            if self.publisher.terms != self._terms:
+                # Receivers have what another publisher said of the bars, and this one was not heard meanwhile.
+                self._terms = self.publisher.terms
+                with self._building:
+                    current = self.builder.current(self._demand.wanted)
+                self.publisher.publish([], None, klines.group(current))
+        except PublishError as error:
+            metrics.PUBLISH_FAILURES.labels(self.publisher.feed).inc()
+            log.error("publish_failed", terminal=self.terminal, owed=self.publisher.owed, detail=str(error))
+
+    def _bars(self, quotes: list[Quote], clock: int | None) -> klines.Group:
+        """Fold quotes; what is to be said of the bars that somebody wants."""
+        demand, builder = self._demand, self.builder
+        before = demand.wanted
+        news = demand.look()
+        if demand.wanted is not before:
+            self.publisher.forget_bars(demand.wanted)
+        with self._building:
+            builder.take(quotes)
+            if clock is not None:
+                builder.advance(clock)
+            bars = builder.drain(demand.wanted)
+            if news:
+                bars += builder.current(news)
+            # Last, as what a terminal says of a bar counts more than what was drained of it.
+            while self._settled:
+                bar = self._settled.popleft()
+                if klines.is_wanted(demand.wanted, bar.period, bar.symbol):
+                    bars.append(bar)
+        return klines.group(bars)
+
+    def settle(self, bars: Iterable[Bar]) -> list[LiveBar]:
+        """Put the terminal's own bars in the place of those that were built; what changed is also published. From any thread."""
+        with self._building:
+            found = self.builder.settle(bars)
+            self._settled.extend(found)
+        return found
+
+    def provisional(self, limit: int, since: int = 0) -> list[LiveBar]:
+        """Closed bars with ends from ``since`` (ms) on that wait for the terminal's own, all of a symbol's together, of up to
+        about ``limit`` symbols: half of them such as somebody wants, then the others, where the last call ended. From any thread.
+        """
+        symbols = self._ingest.symbols()
+        wanted = sorted({symbol for chosen in self._demand.wanted.values() for symbol in chosen or ()})
+        with self._building:
+            found = self.builder.closed(wanted[: limit // 2], since)
+        taken = {bar.symbol for bar in found}
+        for _ in range(0, len(symbols), PROVISIONAL_CHUNK):
+            if len(taken) >= limit:
+                break
+            start = self._looked_through % len(symbols)
+            chunk = symbols[start : start + PROVISIONAL_CHUNK]
+            self._looked_through = start + len(chunk)
+            with self._building:
+                more = self.builder.closed([symbol for symbol in chunk if symbol not in taken], since)
+            found += more
+            taken.update(bar.symbol for bar in more)
+        return found
+
+    def _now(self) -> int:
+        """The market's time in ms."""
+        return self.publisher.clock() or time.time_ns() // 1_000_000
 
 
 def _clock_of(source: Source, config: Config) -> Callable[[], int | None]:
@@ -205,6 +303,10 @@ def _clock_of(source: Source, config: Config) -> Callable[[], int | None]:
     if config.source == "replay" or (config.source == "simulated" and config.simulated_clock == "virtual"):
         return lambda: source.status().time
     return lambda: None
+
+
+def _recorder(feed: str) -> Recorder:
+    return Recorder(RecordingArchive(config.archive, config.market), feed=feed, days=config.record_days)
 
 
 def _save_snapshot(feed: str, blob: bytes) -> None:
@@ -228,6 +330,7 @@ def start(terminal: str) -> Feed:
             owner = f"{terminal}@{socket.gethostname()}:{os.getpid()}"
             name = publish.feed_names()[0]
             source = registry.build(config, terminal)
+            recorder = _recorder(name) if config.record else None
             publisher = Publisher(
                 feed=name,
                 source=source.name,
@@ -236,8 +339,11 @@ def start(terminal: str) -> Feed:
                 send=publish.bridge.send,
                 save_snapshot=_save_snapshot,
                 clock=_clock_of(source, config),
+                record=recorder.take if recorder else None,
             )
-            feed = _feeds[terminal] = Feed(terminal=terminal, source=source, publisher=publisher, config=config)
+            feed = _feeds[terminal] = Feed(
+                terminal=terminal, source=source, publisher=publisher, config=config, recorder=recorder
+            )
             feed.start()
         return feed
 

@@ -25,9 +25,11 @@ Group = dict[str, bytes]
 
 @dataclass(slots=True)
 class Accepted:
-    """What one take brought. ``groups`` keep the order of the quotes: a symbol's second quote opens a new group."""
+    """What one take brought. ``groups`` keep the order of the quotes: a symbol's second quote opens a new group.
+    ``quotes`` are those that were accepted, in order."""
 
     groups: list[Group] = field(default_factory=list)
+    quotes: list[Quote] = field(default_factory=list)
     accepted: int = 0
     duplicates: int = 0
     late: int = 0
@@ -41,6 +43,10 @@ class Ingest:
         self._encode = msgspec.json.Encoder().encode
         self._last: dict[str, tuple[int, Number | None, bytes]] = {}
         self._late: dict[str, tuple[int, int]] = {}
+
+    def symbols(self) -> list[str]:
+        """Every symbol that a quote was accepted of, in the order of the first one."""
+        return list(self._last)
 
     def take(self, quotes: Iterable[Quote]) -> Accepted:
         """Sort out a sequence of quotes in the order of their arrival."""
@@ -66,6 +72,7 @@ class Ingest:
                 result.groups.append(group)
                 group = {}
             group[symbol] = body
+            result.quotes.append(quote)
             result.accepted += 1
         if group:
             result.groups.append(group)

@@ -75,6 +75,9 @@ class LatestStore:
             feed.quotes += len(batch.symbols)
             self.fragments.update(zip(batch.symbols, batch.fragments, strict=True))
             self._own(feed, batch.feed, batch.symbols)
+        for symbols, _ in batch.bars.values():
+            # A web process that has just started may know a symbol's bars before its quote.
+            self.feed_of.update(dict.fromkeys((symbol for symbol in symbols if symbol not in self.feed_of), batch.feed))
         return True
 
     def restore(self, batch: Batch) -> list[str]:

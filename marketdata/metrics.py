@@ -9,3 +9,9 @@ POLL_SECONDS = Histogram("argus_poll_seconds", "How long a poll's call to the so
 PUBLISH_FAILURES = Counter("argus_publish_failures_total", "Messages that the channel layer did not take", ["feed"])
 QUEUE_DEPTH = Gauge("argus_feed_queue_depth", "Parsed batches waiting between a source and its publisher", ["terminal"])
 ACTIVE = Gauge("argus_feed_active", "1 where this process publishes the feed, 0 where it stands by", ["feed", "terminal"])
+REFERENCE_STEPS = Counter(
+    "argus_reference_steps_total", "Steps of the refresh of reference data by outcome", ["terminal", "step", "outcome"]
+)
+CALENDAR_CONFLICTS = Gauge(
+    "argus_calendar_conflicts", "Days of the built-in calendar that the source tells otherwise", ["market"]
+)

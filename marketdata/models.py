@@ -1,6 +1,6 @@
 """Reference data as the sources last told it: instruments, sectors, and the revision by which processes notice a change.
 
-All rows are machine-written, by ``marketdata.universe.save_reference`` alone.
+All rows are machine-written: those of instruments and sectors by ``marketdata.universe``, the others by the rooms they belong to.
 """
 
 from __future__ import annotations

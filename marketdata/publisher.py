@@ -1,7 +1,9 @@
 """From what is new to numbered messages: the epoch, the sequence, the snapshot and what is still owed.
 
 Nothing newer than the last message gets lost: quotes that the channel layer refused, and quotes that came while another
-publisher held the lease, stay owed (newest per symbol, so at most one per symbol) and go out with the next message.
+publisher held the lease, stay owed (newest per symbol, so at most one per symbol) and go out with the next message. Bars
+that the layer refused stay owed likewise, the newest of each symbol and period; those that came while another publisher
+held the lease are not, as whoever begins a term says anew how its bars stand.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from marketdata.batch import Batch, encode, without_seq
+from marketdata import klines
+from marketdata.batch import Bars, Batch, encode, without_seq
 from marketdata.ingest import Group
 from marketdata.lease import Lease
+from marketdata.recordings.columns import Message
 
 SNAPSHOT_INTERVAL = 1.0
 """Seconds between two snapshots of a feed, at the least."""
@@ -37,17 +41,22 @@ class Publisher:
         send: Send,
         save_snapshot: Callable[[str, bytes], None],
         clock: Callable[[], int | None] = lambda: None,
+        record: Callable[[Message], None] | None = None,
     ) -> None:
         self.feed = feed
         self.epoch: int | None = None
         self.seq = 0
+        self.terms = 0
+        """How many terms of office have begun."""
+        self.clock = clock
         self._source = source
         self._owner = owner
         self._lease = lease
         self._send = send
         self._save_snapshot = save_snapshot
-        self._clock = clock
+        self._record = record
         self._owed: Group = {}
+        self._owed_bars: klines.Group = {}
         self._latest: dict[str, bytes] = {}
         self._snapshot_seq = 0
         self._snapshot_at = 0.0
@@ -63,20 +72,26 @@ class Publisher:
         """How many symbols' newest quotes are not with the channel layer yet."""
         return len(self._owed)
 
-    def publish(self, groups: Iterable[Group], canary: int | None) -> None:
+    def publish(self, groups: Iterable[Group], canary: int | None, bars: klines.Group | None = None) -> None:
         """Send each group as one message; a canary goes out even with no quote. Raises ``PublishError``.
 
         With neither there is nothing to say, and who says nothing does not keep the lease: a terminal that answers without
-        one usable quote makes way for its standby.
+        one usable quote makes way for its standby. ``bars`` go out with the last message; alone, as the market's clock closes
+        them, they neither take the lease nor keep it: where it has run out they wait for the next quotes or canary.
         """
         todo = list(groups)
         if not todo and canary is None:
+            if bars and self.active:
+                self._send_one({}, None, bars)
+            elif bars and self.epoch is not None:
+                self._owed_bars = klines.then(self._owed_bars, bars)
             return
         token = self._lease.hold(self._owner)
         if token is None:
             self.epoch = None
             for group in todo:
                 self._owed |= group
+            self._owed_bars = {}
             return
         self._held_at = time.monotonic()
         if token != self.epoch:
@@ -85,11 +100,14 @@ class Publisher:
             todo.append({})
         try:
             while todo:
-                self._send_one(todo[0], canary if len(todo) == 1 else None)
+                last = len(todo) == 1
+                self._send_one(todo[0], canary if last else None, bars if last else None)
                 todo.pop(0)
         finally:
             for group in todo:
                 self._owed |= group
+            if len(todo) > 1 and bars:
+                self._owed_bars = klines.then(self._owed_bars, bars)
         self._keep_snapshot()
 
     def resign(self) -> None:
@@ -104,19 +122,31 @@ class Publisher:
         """A new term of office. All that is known goes out with its first message, so that no ``seq`` of an earlier term, which
         would look newer than it is, stays in a snapshot or with a receiver."""
         self.epoch, self.seq, self._snapshot_seq = token, 0, 0
+        self.terms += 1
         self._owed = {symbol: without_seq(fragment) for symbol, fragment in self._latest.items()} | self._owed
 
-    def _send_one(self, group: Group, canary: int | None) -> None:
+    def forget_bars(self, wanted: klines.Wanted) -> None:
+        """Owe no bars but those that are wanted."""
+        self._owed_bars = klines.among(self._owed_bars, wanted)
+
+    def _send_one(self, group: Group, canary: int | None, bars: klines.Group | None = None) -> None:
         merged = {**self._owed, **group} if self._owed else group
+        if bars:
+            self._owed_bars = klines.then(self._owed_bars, bars) if self._owed_bars else bars
         # A message that may or may not have gone out uses its number up: receivers see the gap and reload the snapshot.
         self.seq += 1
         tail = b',"seq":%d}' % self.seq
         fragments = {symbol: body[:-1] + tail for symbol, body in merged.items()}
-        self._send(self.feed, self._batch(fragments, canary=canary, snapshot=False))
+        numbered = klines.numbered(self._owed_bars, tail) if self._owed_bars else {}
+        self._send(self.feed, self._batch(fragments, canary=canary, snapshot=False, bars=numbered))
         self._owed = {}
+        self._owed_bars = {}
         self._latest |= fragments
+        if self._record is not None and fragments:
+            at = self.clock() or time.time_ns() // 1_000_000
+            self._record(Message(at, self.epoch or 0, self.seq, list(fragments), list(fragments.values())))
 
-    def _batch(self, fragments: dict[str, bytes], *, canary: int | None, snapshot: bool) -> bytes:
+    def _batch(self, fragments: dict[str, bytes], *, canary: int | None, snapshot: bool, bars: Bars | None = None) -> bytes:
         return encode(
             Batch(
                 feed=self.feed,
@@ -125,10 +155,11 @@ class Publisher:
                 published=int(time.time() * 1000),
                 source=self._source,
                 canary=canary,
-                clock=self._clock(),
+                clock=self.clock(),
                 snapshot=snapshot,
                 symbols=list(fragments),
                 fragments=list(fragments.values()),
+                bars=bars or {},
             ),
         )
 

@@ -10,7 +10,9 @@ from celery import Task, shared_task
 
 from argus import requestid
 from argus.celery import queue_of
-from marketdata import feeds, reference
+from marketdata import feeds, reconcile
+from marketdata.reference import days
+from marketdata.reference import refresh as reference
 from marketdata.sources.base import SourceError
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,7 @@ def poll_quotes(self: Task[Any, Any], terminal: str) -> str:
         log.warning("poll_without_feed", terminal=terminal)
         return "no_feed"
     request_id = requestid.current()
+    days.reload()
     outcome = feed.poll(request_id=request_id)
     if request_id != self.request.id:
         # Somebody asked for it; the schedule's polls, one a second, are in the metrics.
@@ -46,3 +49,17 @@ def refresh_reference(terminal: str) -> int:
         feed.reference_at = None
         log.warning("reference_failed", terminal=terminal, error=type(error).__name__, detail=str(error))
         return 0
+
+
+@shared_task
+def reconcile_bars(terminal: str) -> int:
+    """Hold a terminal's closed live bars against its own; the number of those that it had."""
+    feed = feeds.running(terminal)
+    if feed is None or not feed.publisher.active:
+        return 0
+    try:
+        outcomes = reconcile.run(feed, request_id=requestid.current())
+    except SourceError as error:
+        log.warning("reconcile_failed", terminal=terminal, error=type(error).__name__, detail=str(error))
+        return 0
+    return outcomes["equal"] + outcomes["different"]

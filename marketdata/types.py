@@ -20,6 +20,12 @@ class DataType(StrEnum):
     VOLUME = "volume"
     ORDERBOOK = "orderbook"
     STATUS = "status"
+    KLINE_1M = "kline:1m"
+    KLINE_5M = "kline:5m"
+    KLINE_15M = "kline:15m"
+    KLINE_30M = "kline:30m"
+    KLINE_1H = "kline:1h"
+    KLINE_1D = "kline:1d"
 
 
 class TradingStatus(StrEnum):
@@ -66,6 +72,10 @@ class Period(StrEnum):
     D1 = "1d"
     W1 = "1w"
     MON1 = "1mon"
+
+
+KLINES = {DataType(f"kline:{period}"): period for period in (Period.M1, Period.M5, Period.M15, Period.M30, Period.H1, Period.D1)}
+"""The data types that are bars, and the periods of them."""
 
 
 Number = int | float

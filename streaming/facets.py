@@ -71,6 +71,9 @@ def _cutter(data_type: DataType, part: type[_Part]) -> Callable[[bytes], bytes]:
     return lambda quote: head + _encode(decode(quote))[1:]
 
 
+DERIVED = (DataType.PRICE, DataType.VOLUME, DataType.ORDERBOOK, DataType.STATUS)
+"""What is cut out of quotes."""
+
 _CUT = {
     DataType.PRICE: _cutter(DataType.PRICE, _Price),
     DataType.VOLUME: _cutter(DataType.VOLUME, _Volume),
@@ -82,7 +85,7 @@ Table = dict[str, bytes]
 
 
 class Facets:
-    """The fragments of every data type, cut from the quotes of ``quotes`` (a store's symbol -> fragment) on demand.
+    """The fragments of quotes and of what is derived from them, on demand. ``quotes`` is a store's symbol -> fragment.
 
     A cut is kept until its quote is replaced, so at most one per symbol and data type.
     """

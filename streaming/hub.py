@@ -14,11 +14,13 @@ import structlog
 from argus.access.principal import Principal
 from argus.config import config
 from argus.errors import SLOW_CLIENT
-from marketdata.batch import Batch, decode
+from marketdata.batch import Bars, Batch, decode
+from marketdata.klines import Wanted
 from marketdata.latest import LatestStore
-from marketdata.types import DataType
+from marketdata.types import KLINES, DataType, Period
 from streaming.connection import Connection
 from streaming.coverage import Changes, Coverage, Symbols, cover, merged
+from streaming.facets import DERIVED
 from streaming.frame import Frame
 from streaming.metrics import Counters, collector
 from streaming.newest import TAIL, Newest
@@ -38,6 +40,8 @@ LAG_WINDOW = 64
 PHASES = 0.618034
 """The golden ratio spreads the ticks of any number of views evenly."""
 
+_KLINE_OF = {period: data_type for data_type, period in KLINES.items()}
+
 
 class Hub:
     """One per event loop; every method is synchronous and is called on that loop, ``tick`` some 20 times a second.
@@ -52,6 +56,8 @@ class Hub:
         self.behind: dict[Connection, None] = {}
         self.counters = Counters()
         self.on_gap = on_gap
+        self.bar_coverage = 0
+        """Counts up whenever what ``wanted_bars`` says may have changed."""
         self._views: dict[object, View] = {}
         self._realtime: list[View] = []
         self._rows = Rows()
@@ -59,7 +65,7 @@ class Hub:
         self._slow_index = Index()
         self._due: list[tuple[float, int, View]] = []
         self._made = 0
-        self._merged: dict[str, set[str]] = {}
+        self._merged: dict[str, dict[DataType, set[str]]] = {}
         self._merged_at = 0.0
         self._offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LAG_WINDOW))
         collector.watch(self.counters)
@@ -106,7 +112,7 @@ class Hub:
                 if covered := after[data_type]:
                     outbox.owe(data_type, covered.among(symbols))
         for data_type, covered in after.items():
-            if covered is not None and (new := self._newly(covered, before[data_type])):
+            if covered is not None and (new := self._newly(data_type, covered, before[data_type])):
                 outbox.owe(data_type, new, snapshot=True)
         connection.drain()
 
@@ -127,16 +133,22 @@ class Hub:
             # Another publisher, perhaps on another host: what its clock differs by is not a lag.
             self._offsets.pop(batch.feed, None)
         self._look_for_gap(batch, before)
-        if batch.symbols:
+        if batch.symbols or batch.bars:
             lag = self._lag(batch)
+            bars = self._covered_bars(batch.bars) if batch.bars else {}
+            first = {data_type: self.newest.bars.take(data_type, table) for data_type, table in bars.items()}
             if lag > MERGE_AFTER or (batch.feed in self._merged and lag > MERGE_AFTER / 4):
                 counters.lagged += 1
-                self._merged.setdefault(batch.feed, set()).update(batch.symbols)
+                merged = self._merged.setdefault(batch.feed, {})
+                for data_type, symbols in ((DataType.QUOTE, batch.symbols), *bars.items()):
+                    merged.setdefault(data_type, set()).update(symbols)
             else:
                 self._send_merged(batch.feed)
                 everything = len(batch.symbols) == len(self.store.fragments)
                 table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
-                self._fan_out(batch.feed, table, batch.symbols)
+                self._fan_out(batch.feed, table, batch.symbols, _without(bars, first) if bars else bars)
+                if any(first.values()):
+                    self._introduce(first)
             counters.fan_out.add(time.perf_counter() - started)
             counters.age.add(max(0.0, time.time() - batch.published / 1000))
 
@@ -148,7 +160,7 @@ class Hub:
         changed = self.store.restore(batch)
         if changed:
             quotes = self.store.fragments
-            self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, changed)
+            self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, changed, {})
         return (batch.epoch, batch.seq)
 
     def tick(self, now: float) -> None:
@@ -167,6 +179,20 @@ class Hub:
             if connection.stalled(now) >= config.send_timeout:
                 connection.cut_off()
         self.counters.behind = len(self.behind)
+
+    def wanted_bars(self) -> Wanted:
+        """The bars that the clients cover together. Those that nobody covers any more are forgotten: they will get old."""
+        wanted: dict[Period, frozenset[str] | None] = {}
+        for data_type, period in KLINES.items():
+            parts = [index.covered(data_type) for index in (self._index, self._slow_index)]
+            if None in parts:
+                wanted[period] = None
+                continue
+            names = frozenset[str]().union(*(part for part in parts if part is not None))
+            self.newest.bars.keep(data_type, names)
+            if names:
+                wanted[period] = names
+        return wanted
 
     def of_key(self, key_id: int) -> list[Connection]:
         """The connections of one API key."""
@@ -194,18 +220,38 @@ class Hub:
         self.counters.lag = offset - min(offsets)
         return self.counters.lag
 
-    def _fan_out(self, feed: str, quotes: Table, symbols: Iterable[str]) -> None:
-        tables = {DataType.QUOTE: quotes}
-        for data_type in DataType:
-            if data_type is not DataType.QUOTE:
-                wanted = {*self._index.wanted(data_type, symbols), *self._slow_index.wanted(data_type, symbols)}
-                if wanted and (table := self.newest.facets.table(data_type, wanted)):
-                    tables[data_type] = table
+    def _covered_bars(self, bars: Bars) -> dict[DataType, dict[str, bytes]]:
+        """Those bars of a message that somebody here wants: others have wanted the rest."""
+        tables = {}
+        for period, (symbols, fragments) in bars.items():
+            data_type = _KLINE_OF[period]
+            wanted = {*self._index.wanted(data_type, symbols), *self._slow_index.wanted(data_type, symbols)}
+            if wanted:
+                pairs = zip(symbols, fragments, strict=True)
+                tables[data_type] = {symbol: fragment for symbol, fragment in pairs if symbol in wanted}
+        return tables
+
+    def _introduce(self, first: Mapping[DataType, set[str]]) -> None:
+        """Bars of which nothing was known here are the snapshot that their subscribers wait for, at whatever frequency."""
+        tables = {data_type: dict.fromkeys(symbols, b"") for data_type, symbols in first.items()}
+        for view in sorted(self._index.touched(tables) | self._slow_index.touched(tables), key=_by_priority):
+            keys = {
+                data_type: covered.among(first[data_type]) for data_type, covered in view.coverage.items() if data_type in first
+            }
+            for frame in self.newest.frames(keys, snapshot=True, coverage=view.coverage):
+                self._send(view, frame)
+
+    def _fan_out(self, feed: str, quotes: Table, symbols: Iterable[str], bars: Mapping[DataType, Table]) -> None:
+        tables = {DataType.QUOTE: quotes, **bars}
+        for data_type in DERIVED:
+            wanted = {*self._index.wanted(data_type, symbols), *self._slow_index.wanted(data_type, symbols)}
+            if wanted and (table := self.newest.facets.table(data_type, wanted)):
+                tables[data_type] = table
         changes = Changes({data_type: list(table) for data_type, table in tables.items()})
         state = self.store.feeds[feed]
         head = data_head(feed, state.epoch, state.seq)
         # A sweep looks at every view, a small message at the views of its symbols (measured: even at half of all symbols).
-        if 2 * len(quotes) >= len(self._rows):
+        if 2 * max(map(len, tables.values())) >= len(self._rows):
             rows = self._rows.lay_out(tables)
             for view in self._realtime:
                 if pieces := view.pick(rows, tables):
@@ -236,10 +282,15 @@ class Hub:
                 self._send(view, frame)
 
     def _send_merged(self, feed: str) -> None:
-        symbols = self._merged.pop(feed, None)
-        if symbols:
-            quotes = self.store.fragments
-            self._fan_out(feed, {symbol: quotes[symbol] for symbol in symbols}, symbols)
+        merged = self._merged.pop(feed, None)
+        if merged:
+            symbols = merged.pop(DataType.QUOTE)
+            quotes, tables = self.store.fragments, self.newest.bars.tables
+            # Bars that nobody has wanted since are forgotten.
+            bars = {
+                data_type: {s: tables[data_type][s] for s in kept if s in tables[data_type]} for data_type, kept in merged.items()
+            }
+            self._fan_out(feed, {symbol: quotes[symbol] for symbol in symbols}, symbols, bars)
 
     def _note_status(self, covered: Symbols | None) -> None:
         """Catch up with the status of symbols that nobody has wanted so far; that of the others is followed already."""
@@ -249,10 +300,10 @@ class Hub:
                 idle.difference_update(index.wanted(DataType.STATUS, idle.copy()))
             self.newest.facets.note_status(idle)
 
-    def _newly(self, covered: Symbols, before: Symbols | None) -> set[str]:
-        quotes = self.store.fragments
-        new = covered.among(quotes.keys())
-        return new - before.among(quotes.keys()) if before is not None else new
+    def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None) -> set[str]:
+        symbols = self.newest.symbols(data_type)
+        new = covered.among(symbols)
+        return new - before.among(symbols) if before is not None else new
 
     def _join(self, connection: Connection, frequency: Frequency, coverage: dict[DataType, Symbols]) -> View:
         key = view_key(_priority(connection.principal), frequency, coverage)
@@ -260,6 +311,7 @@ class Hub:
         if view is None:
             view = self._views[key] = View(key)
             self._made += 1
+            self._note_bar_coverage(view)
             if view.realtime:
                 self._index.add(view)
                 view.take_places(self._rows)
@@ -277,6 +329,7 @@ class Hub:
             view.receivers.pop(connection, None)
             if not view.receivers:
                 del self._views[view.key]
+                self._note_bar_coverage(view)
                 if view.realtime:
                     self._realtime.remove(view)
                     self._index.remove(view)
@@ -285,6 +338,20 @@ class Hub:
                     self._slow_index.remove(view)
         connection.views = []
         self.counters.views = len(self._views)
+
+    def _note_bar_coverage(self, view: View) -> None:
+        if not KLINES.keys().isdisjoint(view.coverage):
+            self.bar_coverage += 1
+
+
+def _without(bars: Mapping[DataType, Table], first: Mapping[DataType, set[str]]) -> Mapping[DataType, Table]:
+    """Tables without the symbols that come for the first time."""
+    return {
+        data_type: {symbol: fragment for symbol, fragment in table.items() if symbol not in first[data_type]}
+        if first[data_type]
+        else table
+        for data_type, table in bars.items()
+    }
 
 
 def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:

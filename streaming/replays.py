@@ -15,18 +15,21 @@ from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 
 from argus.config import config
 from argus.errors import INTERNAL, INVALID_ARGUMENT, NO_RECORDING, REPLAY_LIMIT, ArgusError
-from marketdata import universe
-from marketdata.batch import Batch, encode
+from marketdata import klines, universe
+from marketdata.batch import Bars, Batch, encode
+from marketdata.builder import BarBuilder
 from marketdata.calendar import SHANGHAI, day_of
 from marketdata.latest import LatestStore
 from marketdata.publish import feed_names
 from marketdata.recordings.archive import DamagedRecording, RecordingArchive
 from marketdata.recordings.columns import Message
 from marketdata.recordings.reader import before, play
+from marketdata.types import Period, Quote
 from streaming.connection import Connection
 from streaming.heartbeat import Heartbeats
 from streaming.hub import Hub
@@ -34,6 +37,7 @@ from streaming.protocol import Finished
 from streaming.protocol import encode as encode_message
 
 log = structlog.get_logger(__name__)
+_decode = msgspec.json.Decoder(Quote).decode
 
 FASTEST: Final = 1000.0
 CHUNK: Final = 64
@@ -86,6 +90,8 @@ class Replay:
         self._asked = what
         self._archive = archive
         self._feed = feed_names()[0]
+        self._builder = BarBuilder()
+        self._told: Mapping[Period, frozenset[str] | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -141,6 +147,19 @@ class Replay:
         connection.send(encode_message(Finished(time=last)))
         connection.close(NORMAL_CLOSURE, "replay finished")
 
+    def _bars(self, message: Message) -> Bars:
+        """What the message does to the bars that the client covers. Those that began before it covered any are not given."""
+        wanted = self.hub.wanted_bars()
+        if not wanted:
+            return {}
+        self._builder.take(map(_decode, message.fragments))
+        self._builder.advance(message.at)
+        bars = self._builder.drain(wanted)
+        if wanted != self._told:
+            self._told = wanted
+            bars += self._builder.current(wanted)
+        return klines.numbered(klines.group(bars), b',"seq":%d}' % message.seq)
+
     def _receive(self, message: Message) -> None:
         now = time.time_ns() // 1_000_000
         self.hub.receive(
@@ -156,6 +175,7 @@ class Replay:
                     snapshot=False,
                     symbols=message.symbols,
                     fragments=message.fragments,
+                    bars=self._bars(message),
                 )
             )
         )

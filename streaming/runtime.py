@@ -24,6 +24,7 @@ from streaming.presence import Presence
 from streaming.protocol import Goodbye, encode, encode_error
 from streaming.reader import Reader
 from streaming.snapshots import Snapshots
+from streaming.wants import Wants
 
 log = structlog.get_logger(__name__)
 
@@ -49,13 +50,15 @@ class Runtime:
     def __init__(self) -> None:
         self.hub = Hub(store, self._missed)
         self.snapshots = Snapshots(self.hub)
+        self.wants = Wants(self.hub)
         self.stopped = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start all tasks; each is started again if it fails."""
         runs: dict[str, Run] = {
-            "reader": Reader(self.hub, self.snapshots.load_all).run,
+            "reader": Reader(self.hub, self._joined).run,
+            "wants": self.wants.run,
             "tick": self._tick,
             "heartbeats": Heartbeats(self.hub).run,
             "keys": Watcher(self._key_changed).run,
@@ -90,6 +93,11 @@ class Runtime:
 
     def _missed(self, feed: str, epoch: int, seq: int) -> None:
         self.snapshots.want(feed, epoch, seq)
+        self.wants.lost()
+
+    def _joined(self) -> None:
+        self.snapshots.load_all()
+        self.wants.lost()
 
     async def _tick(self) -> None:
         while True:

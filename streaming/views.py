@@ -108,6 +108,10 @@ class Index:
                 if not named[symbol]:
                     del named[symbol]
 
+    def covered(self, data_type: DataType) -> frozenset[str] | None:
+        """All symbols of a data type that somebody wants; None for everything."""
+        return None if self._whole.get(data_type) else frozenset(self._named.get(data_type, ()))
+
     def wanted(self, data_type: DataType, symbols: Iterable[str]) -> Iterable[str]:
         """Those of ``symbols`` whose ``data_type`` somebody wants."""
         if self._whole.get(data_type):

@@ -6,6 +6,7 @@ import importlib
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,17 +114,19 @@ def _default_plans_survive_a_flush() -> None:
     from django.db.models.signals import post_migrate
 
     plans = importlib.import_module("argus.access.migrations.0002_default_plans")
+    klines = importlib.import_module("argus.access.migrations.0003_klines")
 
     def make_again(using: str, **_: object) -> None:
         if "access_plan" in connections[using].introspection.table_names():
             plans.create_plans(apps, SimpleNamespace(connection=connections[using]))
+            klines.add_klines(apps, SimpleNamespace(connection=connections[using]))
 
     post_migrate.connect(make_again, sender=apps.get_app_config("access"), weak=False)
 
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees what another left in this process: keys (their ids come again), quotas, snapshots, quotes, channels."""
+    """No test sees what another left in this process: keys (their ids come again), quotas, snapshots, quotes, bars, channels."""
     from channels.layers import channel_layers
     from django.core.cache import cache
 
@@ -132,4 +135,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for holder in (cache, check.cache, store, channel_layers.backends):
         holder.clear()
+    if tiers := sys.modules.get("marketdata.cache.tiers"):
+        tiers.tiers().clear()
+        tiers.forget()
     monkeypatch.setattr(limits, "_limiter", limits.MemoryLimiter())

@@ -18,6 +18,12 @@ DATA_TYPE_NAMES = {
     "volume": _("volume"),
     "orderbook": _("order book"),
     "status": _("trading status"),
+    "kline:1m": _("K-lines, 1 minute"),
+    "kline:5m": _("K-lines, 5 minutes"),
+    "kline:15m": _("K-lines, 15 minutes"),
+    "kline:30m": _("K-lines, 30 minutes"),
+    "kline:1h": _("K-lines, 1 hour"),
+    "kline:1d": _("K-lines, 1 day"),
 }
 SCOPE_NAMES = {"read": _("read: market data"), "operate": _("operate: metrics, caches, pools, diagnostics")}
 

@@ -11,7 +11,8 @@ SCOPE_READ = "read"
 SCOPE_OPERATE = "operate"
 """What operators do: caches, pools, diagnostics."""
 SCOPES = (SCOPE_READ, SCOPE_OPERATE)
-DATA_TYPES = ("quote", "price", "volume", "orderbook", "status")
+KLINE_TYPES = ("kline:1m", "kline:5m", "kline:15m", "kline:30m", "kline:1h", "kline:1d")
+DATA_TYPES = ("quote", "price", "volume", "orderbook", "status", *KLINE_TYPES)
 """What a plan may include: the values of ``marketdata.types.DataType``, which stands above this room; a test compares them."""
 
 

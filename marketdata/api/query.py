@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -26,13 +26,13 @@ QUOTES = frozenset({DataType.QUOTE})
 def latest_quotes(query: Query, principal: Principal, request_id: str) -> bytes:
     """The newest quotes of ``symbols``: words are taken as on the stream, those that stand for nothing are named."""
     require_data_types(principal, QUOTES)
-    _refuse_others(query, {"symbols"})
-    words = _words(query, "symbols")
+    refuse_others(query, {"symbols"})
+    words = words_of(query, "symbols")
     if not words:
         raise ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbols=000001.SZ,600000.SH", parameter="symbols")
     require_symbols(principal, len(words))
     resolution = universe.resolve(words, universe.current())
-    _refuse_if_nothing(resolution, "symbols")
+    refuse_if_nothing(resolution, "symbols")
     require_symbols(principal, len(resolution.symbols))
     return _body(resolution.symbols, resolution, request_id)
 
@@ -40,13 +40,13 @@ def latest_quotes(query: Query, principal: Principal, request_id: str) -> bytes:
 def full_market(query: Query, principal: Principal, request_id: str) -> bytes:
     """The newest quotes of whole markets, or of everything; the plan's limit of symbols holds as for ``*`` on the stream."""
     require_data_types(principal, QUOTES)
-    _refuse_others(query, {"market"})
+    refuse_others(query, {"market"})
     known = universe.current()
     if not known.symbols:
         known = universe.Universe(symbols=tuple(sorted(store.fragments)))
-    words = [f"market:{name}" for name in _words(query, "market")] or [EVERYTHING]
+    words = [f"market:{name}" for name in words_of(query, "market")] or [EVERYTHING]
     resolution = universe.resolve(words, known)
-    _refuse_if_nothing(resolution, "market")
+    refuse_if_nothing(resolution, "market")
     if resolution.everything:
         require_symbols(principal, max(len(resolution.symbols), len(store.fragments)))
         return _body(None, resolution, request_id)
@@ -65,12 +65,13 @@ def _body(symbols: Sequence[str] | None, resolution: Resolution, request_id: str
     )
 
 
-def _words(query: Query, parameter: str) -> list[str]:
+def words_of(query: Query, parameter: str) -> list[str]:
+    """The words of a parameter that may be given several times and with commas; each word once."""
     given = (word.strip() for value in query.get(parameter, ()) for word in value.split(","))
     return list(dict.fromkeys(word for word in given if word))
 
 
-def _refuse_others(query: Query, known: set[str]) -> None:
+def refuse_others(query: Query, known: Collection[str]) -> None:
     """A misspelt parameter is an error: silence would answer another question than was asked."""
     for parameter in query:
         if parameter not in known:
@@ -78,7 +79,8 @@ def _refuse_others(query: Query, known: set[str]) -> None:
             raise ArgusError(INVALID_ARGUMENT, detail, parameter=parameter[:40])
 
 
-def _refuse_if_nothing(resolution: Resolution, parameter: str) -> None:
+def refuse_if_nothing(resolution: Resolution, parameter: str) -> None:
+    """Where every word was rejected, the first one's problem is the answer's."""
     if resolution.symbols or resolution.everything or not resolution.rejected:
         return
     first: Rejected = resolution.rejected[0]

@@ -47,8 +47,13 @@ def _components() -> dict[str, Any]:
 
 
 def add_components(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """A postprocessing hook of drf-spectacular: the schemas that the responses below refer to."""
+    """A postprocessing hook of drf-spectacular: the schemas that the responses below refer to, and every operation's errors."""
     result.setdefault("components", {}).setdefault("schemas", {}).update(_components())
+    media = {"application/problem+json": {"schema": {"$ref": REF.format(name="Problem")}}}
+    for operations in result.get("paths", {}).values():
+        for operation in operations.values():
+            text = _("Every error is a problem document, whatever its status.")
+            operation["responses"].setdefault("default", {"description": text, "content": media})
     return result
 
 
@@ -92,7 +97,8 @@ EXAMPLE_ANSWER: dict[str, Any] = {
 }
 
 
-def _problem(description: Any, error: ArgusError) -> OpenApiResponse:
+def problem(description: Any, error: ArgusError) -> OpenApiResponse:
+    """A response that is a problem document, with this one as its example."""
     example = OpenApiExample(error.problem.name, value=_document(error), media_type="application/problem+json")
     return OpenApiResponse({"$ref": REF.format(name="Problem")}, description=description, examples=[example])
 
@@ -108,17 +114,17 @@ RESPONSES: dict[Any, Any] = {
         description=_("The quotes, in the order asked; beside them what is missing, what was rejected and how old it all is."),
         examples=[OpenApiExample("one symbol", value=EXAMPLE_ANSWER)],
     ),
-    (400, "application/problem+json"): _problem(
+    (400, "application/problem+json"): problem(
         _("A parameter is missing or cannot be read."),
         ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbols=000001.SZ,600000.SH", parameter="symbols"),
     ),
-    (401, "application/problem+json"): _problem(_("No key, or none that is good."), ArgusError(NOT_AUTHENTICATED)),
-    (403, "application/problem+json"): _problem(_("The plan or the key does not allow it."), ArgusError(DATA_TYPE_NOT_ALLOWED)),
-    (404, "application/problem+json"): _problem(
+    (401, "application/problem+json"): problem(_("No key, or none that is good."), ArgusError(NOT_AUTHENTICATED)),
+    (403, "application/problem+json"): problem(_("The plan or the key does not allow it."), ArgusError(DATA_TYPE_NOT_ALLOWED)),
+    (404, "application/problem+json"): problem(
         _("None of the symbols is known."),
         ArgusError(UNKNOWN_SYMBOL, "'999999.SH': 999999.SH is not quoted by the source.", parameter="symbols"),
     ),
-    (429, "application/problem+json"): _problem(_("The quota is used up."), ArgusError(RATE_LIMITED, retry_after=12)),
+    (429, "application/problem+json"): problem(_("The quota is used up."), ArgusError(RATE_LIMITED, retry_after=12)),
 }
 SYMBOLS = OpenApiParameter(
     "symbols",

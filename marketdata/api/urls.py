@@ -2,13 +2,40 @@
 
 from django.urls import path
 
+from marketdata.api import reference_views as reference
+from marketdata.api.backfills import Backfills, OneBackfill
+from marketdata.api.bar_differences import BarDifferences
+from marketdata.api.cache import CacheStats, ClearCache, OptimizeCache
+from marketdata.api.history_view import History
 from marketdata.api.terminals import PollTerminal
 from marketdata.api.views import FullMarket, LatestQuotes
 
 urlpatterns = [
     path("api/v1/market_data/latest", LatestQuotes.as_view(), name="latest"),
     path("api/v1/market_data/full", FullMarket.as_view(), name="full"),
+    path("api/v1/cache/stats", CacheStats.as_view(), name="cache-stats"),
+    path("api/v1/cache/clear", ClearCache.as_view(), name="cache-clear"),
+    path("api/v1/cache/optimize", OptimizeCache.as_view(), name="cache-optimize"),
+    path("api/v1/market_data/history", History.as_view(), name="history"),
+    path("api/v1/market_data/bar_differences", BarDifferences.as_view(), name="bar-differences"),
+    path("api/v1/backfills", Backfills.as_view(), name="backfills"),
+    path("api/v1/backfills/<int:number>", OneBackfill.as_view(), name="backfill"),
     path("api/v1/terminals/<str:terminal>/poll", PollTerminal.as_view(), name="poll-terminal"),
+    path("api/v1/trading_dates", reference.TradingDates.as_view(), name="trading-dates"),
+    path("api/v1/calendar/day", reference.CalendarDay.as_view(), name="calendar-day"),
+    path("api/v1/instruments", reference.Instruments.as_view(), name="instruments"),
+    path("api/v1/instruments/<path:symbol>", reference.InstrumentDetail.as_view(), name="instrument"),
+    path("api/v1/sectors", reference.Sectors.as_view(), name="sectors"),
+    path("api/v1/sectors/<path:sector>", reference.SectorDetail.as_view(), name="sector"),
+    path("api/v1/indices", reference.Indices.as_view(), name="indices"),
+    path("api/v1/etfs", reference.Etfs.as_view(), name="etfs"),
+    path("api/v1/futures", reference.Futures.as_view(), name="futures"),
+    path("api/v1/futures/<str:product>/main", reference.MainContract.as_view(), name="main-contract"),
+    path("api/v1/options", reference.Options.as_view(), name="options"),
     *(path(f"{prefix}latest_market", LatestQuotes.as_view(schema=None)) for prefix in ("", "api/")),
     *(path(f"{prefix}full_market", FullMarket.as_view(schema=None)) for prefix in ("", "api/")),
+    *(path(f"{prefix}hist_kline", History.as_view(schema=None, terminal_names=True)) for prefix in ("", "api/")),
+    *(path(name, reference.TradingDates.as_view(schema=None)) for name in ("trading_dates", "api/get_trading_dates")),
+    *(path(f"{prefix}instrument_detail", reference.InstrumentDetail.as_view(schema=None)) for prefix in ("", "api/")),
+    *(path(f"{prefix}stock_list", reference.SectorDetail.as_view(schema=None)) for prefix in ("", "api/")),
 ]

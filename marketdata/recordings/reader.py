@@ -37,12 +37,16 @@ def before(archive: RecordingArchive, start: int) -> dict[str, bytes]:
 
 def _day(archive: RecordingArchive, day: date, start: int) -> Iterator[Message]:
     parts = [part for part in archive.parts(day) if part.last >= start]
-    # Parts of one term follow one another; two terms may overlap by what a publisher said late.
+    # Parts of one term follow one another; two terms may overlap by what a publisher said too late.
     streams: dict[int, list[Part]] = {}
     for part in parts:
         streams.setdefault(part.epoch, []).append(part)
-    merged = heapq.merge(*(_stream(archive, day, stream) for stream in streams.values()), key=attrgetter("at", "epoch"))
-    return (message for message in merged if message.at >= start)
+    term = 0
+    for message in heapq.merge(*(_stream(archive, day, stream) for stream in streams.values()), key=attrgetter("at", "epoch")):
+        # What a publisher said after another had taken over was dropped live, too.
+        term = max(term, message.epoch)
+        if message.at >= start and message.epoch == term:
+            yield message
 
 
 def _stream(archive: RecordingArchive, day: date, parts: list[Part]) -> Iterator[Message]:

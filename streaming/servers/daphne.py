@@ -14,6 +14,8 @@ from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from twisted.internet import reactor
 
 from argus.config import config
+from argus.line import EXTENSION as LINE
+from argus.line import Line
 from streaming.frame import Frame
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 
@@ -93,8 +95,7 @@ class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
 
     def unsent(self) -> int:
         """See ``RawSocket``."""
-        transport = self.transport
-        return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+        return _unsent(self.transport)
 
     def close_orderly(self, code: int, reason: str) -> None:
         """See ``RawSocket``. Autobahn drops the connection if the answer does not come in time."""
@@ -115,9 +116,16 @@ class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
             reactor.callLater(UNREAD_CHECK, self._listen_again)  # type: ignore[arg-type]
 
 
+def _unsent(transport: Any) -> int:
+    return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+
+
 def _with_wire(server: Server, protocol: Any, scope: dict[str, Any]) -> Any:
     if isinstance(protocol, ArgusDaphneProtocol):
         scope.setdefault("extensions", {})[EXTENSION] = protocol.wire
+    else:
+        transport = protocol.channel.transport
+        scope["extensions"] = {LINE: Line(transport.abortConnection, lambda: _unsent(transport))}
     return _create_application(server, protocol, scope)
 
 

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Close
 from websockets.http11 import Request
 from websockets.protocol import State
 
 from argus.config import config
+from argus.line import EXTENSION as LINE
+from argus.line import Line
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 
 PING_INTERVAL = 20.0
@@ -164,9 +167,19 @@ class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
             self._abort_timer = self.loop.call_later(config.send_timeout, self.transport.abort)
 
 
+class ArgusHttpProtocol(HttpToolsProtocol):
+    """One HTTP connection, which the application may end at once: a close would wait for a client that does not read."""
+
+    def on_message_begin(self) -> None:
+        """A request begins, and with it its scope."""
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)["extensions"] = {LINE: Line(self.transport.abort)}
+
+
 def uvicorn_config(app: Callable[..., Any] | str, **overrides: Any) -> uvicorn.Config:
     """uvicorn as Argus is served by it. No compression: it costs memory per connection and the sharing of frames."""
     settings: dict[str, Any] = {
+        "http": ArgusHttpProtocol,
         "ws": ArgusWebSocketProtocol,
         "ws_max_size": config.max_message_size,
         "ws_per_message_deflate": False,

@@ -56,7 +56,9 @@ async def test_an_answer_with_a_field_missing_would_be_found_out(schema: dict[st
 
 async def test_every_example_is_valid_and_every_response_has_one(schema: dict[str, Any]) -> None:
     for path in (LATEST, FULL):
-        for status, response in schema["paths"][path]["get"]["responses"].items():
+        responses = schema["paths"][path]["get"]["responses"]
+        assert responses.pop("default")["content"].keys() == {"application/problem+json"}
+        for status, response in responses.items():
             [(media, content)] = response["content"].items()
             assert media == ("application/json" if status == "200" else "application/problem+json")
             [example] = content["examples"].values()

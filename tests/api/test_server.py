@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -180,6 +181,7 @@ def ask_until_it_listens(http: httpx.Client, path: str) -> httpx.Response:
     for _ in range(int(PATIENCE / 0.05)):
         with contextlib.suppress(httpx.ConnectError):
             return http.get(path)
+        time.sleep(0.05)
     pytest.fail("the service does not listen")
 
 

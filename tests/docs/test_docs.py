@@ -99,9 +99,10 @@ def test_every_metric_that_a_page_names_is_exported() -> None:
     from prometheus_client import REGISTRY
 
     from marketdata import metrics as _feeds
+    from marketdata.cache import tiers as _cache
     from streaming import metrics as _stream
 
-    assert _feeds and _stream
+    assert _cache and _feeds and _stream
     exported = {f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in REGISTRY.collect()}
     for path in DOCS.rglob("*.md"):
         named = set(re.findall(r"`(argus_[a-z_]+)`", path.read_text(encoding="utf-8")))

@@ -139,6 +139,26 @@ def test_a_web_process_that_starts_late_shows_the_whole_market(service: Scaled) 
     wait_for(whole, "the late process to have every symbol", 20)
 
 
+def test_bars_reach_every_process_that_wants_them_also_one_that_starts_late(service: Scaled) -> None:
+    def shown(client: ClientConnection) -> dict[str, dict[str, Any]]:
+        return {piece["symbol"]: piece for piece in receive_data(client)["data"]}
+
+    terms = {"symbols": ["*"], "data_types": ["kline:1d"]}
+    with stream(service.ports[0], service.key, **terms) as one:
+        first = shown(one)
+        assert len(first) > 100
+        assert service.stop("web1") == 0
+        service.start_web(1)
+        service.ready(service.ports[1], "web1")
+        with stream(service.ports[1], service.key, **terms) as late:
+            message = receive_data(late)
+            assert message["snapshot"] is True
+            assert len(message["data"]) >= len(first)
+            assert {piece["source"] for piece in message["data"]} == {"simulated"}
+            assert shown(one)
+            assert shown(late)
+
+
 def test_one_request_id_from_rest_through_celery_to_the_source(service: Scaled) -> None:
     status, body, headers = call(
         "POST",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 
-from marketdata.sources.base import Capability, OnParsed, SourceStatus, SourceUnavailable, State
-from marketdata.types import Bar, Instrument, Parsed, Period, Quote
+from marketdata.exchanges import Kind
+from marketdata.sources.base import Bars, Capability, OnParsed, SourceStatus, SourceUnavailable, State
+from marketdata.types import Dividend, Instrument, Parsed, Period, Quote
 
 
 class ScriptedSource:
@@ -57,7 +58,19 @@ class ScriptedSource:
         self.on_parsed = on_parsed
         return self
 
-    def fetch_bars(self, symbols: Sequence[str], period: Period, **_: object) -> dict[str, tuple[Bar, ...]]:
+    def fetch_bars(self, symbols: Sequence[str], period: Period, **_: object) -> Bars:
+        return Bars({})
+
+    def fetch_dividends(self, symbols: Sequence[str], *, timeout: float) -> dict[str, tuple[Dividend, ...]]:
+        return {}
+
+    def fetch_codes(self, kind: Kind, *, timeout: float) -> tuple[str, ...]:
+        return ()
+
+    def fetch_main_contracts(self, *, timeout: float) -> dict[str, str]:
+        return {}
+
+    def fetch_index_weights(self, index: str, *, timeout: float) -> dict[str, float]:
         return {}
 
     def fetch_instruments(self, symbols: Sequence[str], *, timeout: float) -> Iterable[Instrument]:

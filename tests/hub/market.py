@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from argus.access.principal import SCOPE_READ, Limits, Principal
+from marketdata import klines
 from marketdata.batch import Batch, encode
+from marketdata.builder import LiveBar
 from marketdata.latest import LatestStore
-from marketdata.types import DataType, Quote, TradingStatus
+from marketdata.types import DataType, Period, Quote, TradingStatus
 from streaming.connection import Connection
 from streaming.frame import Frame
 from streaming.hub import Hub
@@ -38,6 +40,24 @@ def quote(symbol: str, n: int, *, status: TradingStatus = TradingStatus.CONTINUO
     )
 
 
+def bar(symbol: str, minute: int, *, volume: int = 100, closed: bool = False, period: Period = Period.M1) -> LiveBar:
+    """A bar of a symbol that ends with a minute."""
+    return LiveBar(
+        symbol=symbol,
+        period=period,
+        time=EPOCH + minute * 60_000,
+        open=10.0,
+        high=11.0,
+        low=9.0,
+        close=10.5,
+        volume=volume,
+        amount=10.2 * volume,
+        closed=closed,
+        provisional=True,
+        source="test",
+    )
+
+
 def fragment(value: Quote, seq: int) -> bytes:
     """A quote as a publisher encodes it."""
     return msgspec.json.encode(value)[:-1] + b',"seq":%d}' % seq
@@ -52,6 +72,7 @@ def blob(
     snapshot: bool = False,
     published: float | None = None,
     seqs: Mapping[str, int] | None = None,
+    bars: Iterable[LiveBar] = (),
 ) -> bytes:
     """A message of a feed. ``seqs`` are the seqs of a snapshot's fragments where they differ from its own."""
     values = list(quotes)
@@ -67,6 +88,7 @@ def blob(
             snapshot=snapshot,
             symbols=[value.symbol for value in values],
             fragments=[fragment(value, (seqs or {}).get(value.symbol, seq)) for value in values],
+            bars=klines.numbered(klines.group(bars), b',"seq":%d}' % seq),
         )
     )
 

@@ -10,11 +10,12 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketdata.types import DataType, Quote, TradingStatus
+from marketdata.builder import LiveBar
+from marketdata.types import KLINES, DataType, Period, Quote, TradingStatus
 from streaming.frame import Frame
 from streaming.hub import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency, Selection
-from tests.hub.market import Client, blob, make_hub, principal, quote
+from tests.hub.market import Client, bar, blob, make_hub, principal, quote
 
 SYMBOLS = [f"{n:06d}.SZ" for n in range(6)]
 STATUSES = [TradingStatus.CONTINUOUS, TradingStatus.BREAK]
@@ -43,6 +44,7 @@ step = st.one_of(
     st.tuples(st.just("tick"), st.sampled_from([0.1, 1.0, 5.0])),
     st.tuples(st.just("epoch")),
     st.tuples(st.just("restore")),
+    st.tuples(st.just("answer")),
 )
 
 
@@ -53,6 +55,7 @@ class Watcher:
     client: Client
     selections: list[Selection] = field(default_factory=list)
     held: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    closed: dict[tuple[str, str], int] = field(default_factory=dict)
     said: int = 0
     heard: int = 0
 
@@ -67,10 +70,16 @@ class Watcher:
             assert message["id"] == self.heard + 1, "control messages out of order"
             self.heard += 1
             return
-        keys = [(piece["type"], piece["symbol"]) for piece in message["data"]]
-        assert len(keys) == len(set(keys)), "a key twice in one message"
+        keys = [(f"kline:{p['period']}" if p["type"] == "kline" else p["type"], p["symbol"]) for p in message["data"]]
+        ends = [(*key, piece.get("closed") and piece["time"]) for key, piece in zip(keys, message["data"], strict=True)]
+        assert len(ends) == len(set(ends)), "a key twice in one message"
         for key, piece in zip(keys, message["data"], strict=True):
             assert self.covers(*key), "not covered"
+            if piece.get("closed"):
+                # It may be said again beside the one that forms.
+                assert self.closed.get(key, 0) <= piece["time"], "older after newer"
+                self.closed[key] = piece["time"]
+                continue
             before = self.held.get(key)
             assert before is None or before["time"] <= piece["time"], "older after newer"
             self.held[key] = piece
@@ -85,6 +94,7 @@ class World:
         self.published = time.time()
         self.epoch, self.seq, self.n = 1, 0, 0
         self.newest: dict[str, tuple[Quote, int]] = {}
+        self.bars: dict[str, tuple[LiveBar | None, LiveBar]] = {}
         self.watchers = [self._watch(number) for number in range(CLIENTS)]
 
     def _watch(self, number: int) -> Watcher:
@@ -104,9 +114,28 @@ class World:
         self.seq += 1
         quotes = [quote(symbol, self.n, status=status) for symbol in sorted(symbols)]
         self.newest.update({value.symbol: (value, self.seq) for value in quotes})
+        bars = [self._bar(symbol) for symbol in sorted(symbols)]
         if fate != "lost":
             late = 2 * MERGE_AFTER if fate == "late" else 0
-            self.hub.receive(blob(quotes, self.seq, epoch=self.epoch, published=self.published - late))
+            said = [bar for pair in bars for bar in pair if bar is not None]
+            self.hub.receive(blob(quotes, self.seq, epoch=self.epoch, published=self.published - late, bars=said))
+
+    def _bar(self, symbol: str) -> tuple[LiveBar | None, LiveBar]:
+        """A minute has four batches; the first closes the minute before."""
+        closed, forming = self.bars.get(symbol, (None, None))
+        minute, over = self.n // 4, None
+        if forming is not None and forming.time < bar(symbol, minute).time:
+            closed = over = msgspec.structs.replace(forming, closed=True)
+        self.bars[symbol] = closed, bar(symbol, minute, volume=self.n)
+        return over, self.bars[symbol][1]
+
+    def answer(self) -> None:
+        """The publisher hears what bars are wanted, and says how they stand."""
+        wanted = self.hub.wanted_bars().get(Period.M1, frozenset())
+        self.seq += 1
+        pairs = [pair for symbol, pair in self.bars.items() if wanted is None or symbol in wanted]
+        bars = [bar for pair in pairs for bar in pair if bar is not None]
+        self.hub.receive(blob([], self.seq, epoch=self.epoch, published=self.published, bars=bars))
 
     def epoch_(self) -> None:
         """Another publisher takes over and sends all that it has."""
@@ -124,6 +153,7 @@ class World:
         watcher = self.watchers[number]
         watcher.selections = selections
         watcher.held = {key: piece for key, piece in watcher.held.items() if watcher.covers(*key)}
+        watcher.closed = {key: ends for key, ends in watcher.closed.items() if watcher.covers(*key)}
         self.hub.cover(watcher.client.connection, {str(n): chosen for n, chosen in enumerate(selections)})
 
     def stop(self, number: int) -> None:
@@ -146,6 +176,7 @@ class World:
 
     def settle(self) -> None:
         self.restore()
+        self.answer()
         for number in range(CLIENTS):
             self.flow(number)
         self.tick(MERGED_INTERVAL)
@@ -163,11 +194,16 @@ def test_every_client_ends_with_the_newest_of_all_it_covers(steps: list[tuple[An
         if watcher.client.wire.aborted:
             continue
         assert watcher.heard == watcher.said
-        expected = {(data_type, symbol) for data_type in DataType for symbol in world.newest if watcher.covers(data_type, symbol)}
+        sent = [data_type for data_type in DataType if data_type is DataType.KLINE_1M or data_type not in KLINES]
+        expected = {(data_type, symbol) for data_type in sent for symbol in world.newest if watcher.covers(data_type, symbol)}
         assert set(watcher.held) == expected
         for (data_type, symbol), piece in watcher.held.items():
             newest, seq = world.newest[symbol]
-            if data_type == DataType.STATUS:
+            if data_type == DataType.KLINE_1M:
+                closed, forming = world.bars[symbol]
+                assert (piece["time"], piece["volume"], piece["closed"]) == (forming.time, forming.volume, False)
+                assert watcher.closed.get((data_type, symbol)) == (closed and closed.time)
+            elif data_type == DataType.STATUS:
                 assert piece["status"] == newest.status
             else:
                 assert (piece["time"], piece["seq"]) == (newest.time, seq)

@@ -8,10 +8,10 @@ import pytest
 
 from argus.config import config
 from argus.errors import KEY_REVOKED
-from marketdata.types import DataType
+from marketdata.types import KLINES, DataType
 from streaming.hub import Hub
 from streaming.outbox import CHUNK, CONTROL_BYTES, CONTROL_LIMIT
-from tests.hub.market import Client, blob, make_hub, quote
+from tests.hub.market import Client, bar, blob, make_hub, quote
 
 A, B = "000001.SZ", "000002.SZ"
 
@@ -58,7 +58,8 @@ def test_what_a_client_is_owed_does_not_grow_with_time(hub: Hub) -> None:
     client.cover(None, *DataType)
     client.wire.stop()
     for n in range(1, 200):
-        hub.receive(blob([quote(symbol, n) for symbol in symbols], n))
+        bars = [bar(symbol, n, period=period) for symbol in symbols for period in KLINES.values()]
+        hub.receive(blob([quote(symbol, n) for symbol in symbols], n, bars=bars))
     owed = client.connection.outbox._owed
     assert {data_type: len(keys) for data_type, keys in owed.items()} == dict.fromkeys(DataType, 50)
     assert client.connection.outbox._missed is None

@@ -43,11 +43,11 @@ def test_days_follow_one_another(archive: RecordingArchive) -> None:
     assert list(play(archive, OPEN)) == today + next_day
 
 
-def test_two_terms_of_office_are_played_by_the_markets_time(archive: RecordingArchive) -> None:
+def test_what_a_publisher_said_after_its_term_is_dropped_as_it_was_live(archive: RecordingArchive) -> None:
     first, second = [message(1), message(5)], [message(1, at=OPEN + 3_000, epoch=4), message(2, at=OPEN + 6_000, epoch=4)]
     archive.write(DAY, 3, table(first))
     archive.write(DAY, 4, table(second))
-    assert list(play(archive, OPEN)) == [first[0], second[0], first[1], second[1]]
+    assert list(play(archive, OPEN)) == [first[0], *second]
 
 
 def test_joining_changes_nothing_but_the_number_of_files(archive: RecordingArchive) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -20,7 +20,9 @@ from argus.access import services
 from argus.access.models import APIKey, Plan
 from argus.access.principal import DATA_TYPES
 from argus.asgi import application
+from marketdata import klines
 from marketdata.batch import Batch, encode
+from marketdata.builder import LiveBar
 from marketdata.publish import MESSAGE_TYPE, group_name
 from marketdata.types import Quote
 from marketdata.universe import Universe
@@ -54,7 +56,7 @@ class Feed:
     def __init__(self) -> None:
         self.seq = 0
 
-    async def publish(self, *quotes: Quote) -> None:
+    async def publish(self, *quotes: Quote, bars: Iterable[LiveBar] = ()) -> None:
         """One message into the feed's group."""
         self.seq += 1
         tail = b',"seq":%d}' % self.seq
@@ -69,6 +71,7 @@ class Feed:
             snapshot=False,
             symbols=[quote.symbol for quote in quotes],
             fragments=[msgspec.json.encode(quote)[:-1] + tail for quote in quotes],
+            bars=klines.numbered(klines.group(bars), tail),
         )
         layer: Any = get_channel_layer()
         await layer.group_send(group_name("main"), {"type": MESSAGE_TYPE, "blob": encode(batch)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +186,17 @@ def test_times_are_beijings_unless_they_say_otherwise() -> None:
     assert replays.asked({"replay": ["2022-06-01T09:30"]}) == replays.Asked(OPEN, 1.0)
     assert replays.asked({"replay": ["2022-06-01T01:30:00Z"], "speed": ["20"]}) == replays.Asked(OPEN, 20.0)
     assert replays.asked({}) is None
+
+
+async def test_bars_are_built_as_they_were_live(server: Server, key: str, archive: RecordingArchive) -> None:
+    opened = OPEN + 86_400_000
+    minutes = [message(seq, at=opened + seq * 20_000) for seq in range(1, 12)]
+    archive.write(DAY + timedelta(days=1), 3, table(minutes))
+    async with client(server, key, path=f"/ws?replay={moment(minutes[0].at)}&speed=0") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"], data_types=["kline:1m"])
+        found = [row for frame in await play(one) for row in frame["data"]]
+    assert {row["type"] for row in found} == {"kline"}
+    # 09:31 had begun before the replay; the last one is still forming.
+    assert [row["time"] - opened for row in found if row["closed"]] == [120_000, 180_000]
+    assert found[-1] | {"closed": False, "time": opened + 240_000, "close": 11.11} == found[-1]

@@ -86,7 +86,7 @@ def test_an_accepted_key_is_told_its_limits() -> None:
         "requests_per_minute": 600,
         "connections": 5,
         "symbols": 50,
-        "data_types": ["orderbook", "price", "quote", "status", "volume"],
+        "data_types": sorted(DataType),
         "subscriptions": MAX_SUBSCRIPTIONS,
         "symbols_per_message": MAX_SYMBOLS_PER_MESSAGE,
     }

@@ -24,6 +24,7 @@ from marketdata.exchanges import Kind
 from marketdata.series import EMPTY, Flags, Floats, Ints, Series
 from marketdata.sources.qmt import parse
 from marketdata.types import Period
+from marketdata.verify import INDEX_SLACK
 
 DOWNLOADED: Final[Mapping[Period, str]] = {
     Period.M1: "1m",
@@ -96,7 +97,7 @@ def _prices(values: Floats, tick: float | None) -> Floats:
     return np.where(found > 0, found, np.nan)
 
 
-def _check_prices(rows: _Rows, tick: float | None) -> None:
+def _check_prices(rows: _Rows, kind: Kind | None, tick: float | None) -> None:
     columns = rows.columns
     four = np.stack([columns[name] for name in ("open", "high", "low", "close")])
     rows.refuse("missing", np.isnan(four).any(axis=0))
@@ -107,7 +108,9 @@ def _check_prices(rows: _Rows, tick: float | None) -> None:
     # Less than half a tick is rounded to nothing.
     rows.refuse("zero", np.isnan(np.stack([columns[name] for name in ("open", "high", "low", "close")])).any(axis=0))
     lowest, highest = (pick(columns["open"], columns["close"]) for pick in (np.fmin, np.fmax))
-    rows.refuse("price", ~((columns["low"] <= lowest) & (highest <= columns["high"])))
+    slack = INDEX_SLACK if kind is Kind.INDEX else 0.0
+    inside = (columns["low"] * (1 - slack) <= lowest) & (highest <= columns["high"] * (1 + slack))
+    rows.refuse("price", ~(inside & (columns["low"] <= columns["high"])))
 
 
 def _check_times(rows: _Rows, symbol: str, period: Period, dates: Collection[str] | None, now: int) -> Ints:
@@ -168,7 +171,7 @@ def parse_bars(
         return EMPTY, Counter(shape=count) if count else Counter()
     kind = symbols.kind(symbol)
     with np.errstate(invalid="ignore"):
-        _check_prices(rows, symbols.price_tick(symbol))
+        _check_prices(rows, symbols.kind(symbol), symbols.price_tick(symbol))
         times = _check_times(rows, symbol, period, dates, now)
         volumes = _volumes(rows, kind)
         series = _series(rows, times, volumes, kind)

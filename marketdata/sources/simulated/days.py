@@ -89,6 +89,7 @@ def _weekday_number(day: date) -> int:
     return weeks * 5 + min(weekday, 4)
 
 
+@lru_cache(maxsize=4096)
 def _level(key: int, percent: int, day: date) -> int:
     """The close that an instrument is drawn to on a day."""
     number = _weekday_number(day)

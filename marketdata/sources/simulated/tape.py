@@ -8,13 +8,14 @@ snapshot are at its price, so volume, amount, high and low are exactly those of 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 from random import Random
 
 from marketdata.calendar import Phase, midnight, phase_at
 from marketdata.sources.simulated.chance import mix, unit
-from marketdata.sources.simulated.days import DAY_BEGINS, frame
+from marketdata.sources.simulated.days import DAY_BEGINS, Frame, frame
 from marketdata.sources.simulated.instruments import Listing
 from marketdata.types import TradingStatus
 
@@ -31,16 +32,34 @@ PACE = tuple({19: 0.6, 20: 0.9, 21: 1.1, 22: 1.2, 26: 1.1, 27: 1.2, 28: 1.0, 29:
 """By half hour of the day, how long the gaps between events are: trading is busiest after the open and before the close."""
 
 CONTINUOUS, AFTER_HOURS = TradingStatus.CONTINUOUS, TradingStatus.AFTER_HOURS
+AUCTION_SIZE = 62_000
+"""What stands in for the 16 bits of ``_trade`` when an auction trades."""
+
 WAITING = frozenset({TradingStatus.PRE_OPEN, TradingStatus.BREAK, TradingStatus.CLOSED})
 """Phases in which nothing changes but the phase."""
 
 
 @lru_cache(maxsize=16)
-def _turns(phases: tuple[Phase, ...], slot: int) -> tuple[tuple[int, TradingStatus], ...]:
+def turns_of(phases: tuple[Phase, ...], slot: int) -> tuple[tuple[int, TradingStatus], ...]:
     """The snapshots that show a new phase, and the phase. One that never comes stands at the end."""
     starts = [phase.start // 1000 for phase in phases] + [phases[-1].end // 1000]
     turns = [(start + slot, phase_at(phases, start * 1000)) for start in starts]
     return ((DAY_BEGINS + slot, TradingStatus.PRE_OPEN), *turns, (NEVER, TradingStatus.CLOSED))
+
+
+def draws_of(listing: Listing, seed: int, day: date) -> Callable[[int], int]:
+    """What gives the day's chance, 64 bits for each event; as many times 64 bits at once are those of as many events."""
+    return Random(mix(seed, listing.key, day.toordinal())).getrandbits
+
+
+def patience_of(listing: Listing) -> float:
+    """How long the gaps between events are, as a factor of ``LOG``."""
+    return 1 / math.log(1 - listing.activity)
+
+
+def shock_of(frame: Frame) -> float:
+    """How far one event moves the price from its way, for each unit of its chance; in 0.01 yuan."""
+    return frame.prev_close * 0.0015 / 32768
 
 
 class Tape:
@@ -88,15 +107,15 @@ class Tape:
         self.price = self.opened = self.high = self.low = 0
         self.volume = self.amount = self.trades = 0
         self.matched = self.matched_volume = self.draw = 0
-        self._turns = _turns(listing.phases, listing.key % SNAPSHOT)
+        self._turns = turns_of(listing.phases, listing.key % SNAPSHOT)
         self._turn = 0
         self.at = self.due = self._next_turn = self._turns[0][0]
         self._waiting = True
-        self._bits = Random(mix(seed, listing.key, day.toordinal())).getrandbits
-        self._patience = 1 / math.log(1 - listing.activity)
-        self._shock = self.frame.prev_close * 0.0015 / 32768
+        self._bits = draws_of(listing, seed, day)
+        self._patience = patience_of(listing)
+        self._shock = shock_of(self.frame)
         self._strayed = 0.0
-        self._lots = _usual_lots(listing, seed, self.frame.prev_close)
+        self._lots = usual_lots(listing, seed, self.frame.prev_close)
         self._auction_from = 0
 
     @property
@@ -156,7 +175,7 @@ class Tape:
         return self._lots * (10 if self.status is TradingStatus.OPENING_AUCTION else 20)
 
     def _auction_trade(self, price: int) -> None:
-        self._trade(price, 62_000)
+        self._trade(price, AUCTION_SIZE)
         self.matched = self.matched_volume = 0
 
     def _next_price(self, chance: int) -> int:
@@ -185,7 +204,7 @@ class Tape:
         self.trades += 1 + (lots & 7)
 
 
-def _usual_lots(listing: Listing, seed: int, prev_close: int) -> int:
+def usual_lots(listing: Listing, seed: int, prev_close: int) -> int:
     """The smallest orders that a snapshot's trades usually make up: some 50,000 yuan, far more in few instruments."""
     value = 50_000 / math.sqrt(unit(seed, listing.key, 7))
     return max(1, int(value / (prev_close / 100 * listing.board.smallest)))

@@ -9,9 +9,11 @@ from datetime import date
 import pytest
 
 from marketdata.sources.base import SourceTimeout
+from marketdata.sources.simulated import totals
 from marketdata.sources.simulated.days import frame
 from marketdata.sources.simulated.instruments import Listing, listings
 from marketdata.sources.simulated.source import SimulatedSource
+from marketdata.sources.simulated.tape import NEVER, Tape
 from marketdata.types import Bar, Period, Quote
 from tests.sources.simulated.moments import market, moment, quotes
 
@@ -110,6 +112,24 @@ def test_a_halted_day_has_a_flat_bar_that_says_so_and_no_minutes() -> None:
     assert bar.open == bar.high == bar.low == bar.close == bar.prev_close
     assert (bar.volume, bar.amount) == (0, 0)
     assert minutes == {}
+
+
+def test_days_made_together_are_those_that_the_tape_makes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = listings(600)
+    boards = [next(item for item in market if item.symbol.startswith(code)) for code in ("60", "00", "30", "68", "92")]
+    busiest = max(market, key=lambda item: item.activity)
+    days = [date(2026, 3, 4), date(2026, 3, 5), date(2026, 7, 1), date(2025, 4, 8)]
+    wanted = [(listing, day) for listing in (*boards, busiest, halted(days[0], 7)) for day in days]
+    made = totals.totals(wanted, 7)
+    # With too few draws at first it draws more, and with few at a time it goes on in the next batch.
+    monkeypatch.setattr(totals, "_events", lambda listing: 20)
+    monkeypatch.setattr(totals, "BATCH", 500)
+    assert totals.totals(wanted, 7) == made
+    for (listing, day), total in zip(wanted, made, strict=True):
+        tape = Tape(listing, 7, day)
+        tape.run(NEVER - 1)
+        assert total == (tape.frame, tape.opened, tape.high, tape.low, tape.price, tape.volume, tape.amount), listing.symbol
+    assert any(total.frame.halted for total in made)
 
 
 def test_a_past_that_does_not_exist_has_no_bars() -> None:

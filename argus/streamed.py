@@ -1,0 +1,251 @@
+"""Answers that are made beside the event loop and sent piece by piece, as fast as the client takes them.
+
+The guard is that of the quick answers: access check, quota, problem documents. Beyond it: whoever goes away ends the work,
+whoever does not read is cut off, and an answer that cannot be finished ends without its proper end, so that nobody takes a
+part of a table for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+from django.db import close_old_connections
+from prometheus_client import Counter
+
+from argus.access.principal import Principal
+from argus.config import config
+from argus.errors import DEADLINE, INTERNAL, MESSAGE_TOO_BIG, NOT_READY, ArgusError
+from argus.guard import let_in
+from argus.http import answer_problem
+from argus.line import EXTENSION, Line
+from argus.requestid import Application, Receive, Scope, Send
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+PIECE: Final = 64 * 1024
+"""Bytes handed to the server at a time; a client must take each within ``ARGUS_SEND_TIMEOUT``."""
+THREADS: Final = 16
+"""Answers that are prepared at a time; most of these threads wait for a terminal or a disk."""
+WAITING: Final = 64
+"""Answers that may wait for one of the threads; one more is told to come back."""
+GRACE: Final = 1.0
+"""Seconds beyond ``ARGUS_FETCH_TIMEOUT`` for whoever keeps that deadline to say so himself."""
+LOOK_AGAIN: Final = 0.01
+"""Seconds between two looks whether a server that does not wait has sent what it holds."""
+
+CUT = Counter("argus_answers_cut_total", "Streamed answers that were ended before their end", ["reason"])
+
+_preparing = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="answer")
+# Threads of their own: a body under way must not wait behind answers that wait for a terminal.
+_writing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="body")
+_under_way = 0
+_counting = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What is answered. ``quick``: the chunks cost so little that they are made on the event loop."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    chunks: Iterator[bytes]
+    quick: bool = False
+
+
+Respond = Callable[[Scope, Principal, bytes], Awaitable[Reply]]
+"""The answer to a caller who has been let in and the request's body; raises ``ArgusError``."""
+
+
+async def beside(function: Callable[[float], T], seconds: float) -> T:
+    """Run a blocking function beside the event loop; it is given the seconds that are left to it when its turn comes.
+
+    Raises NOT_READY where too many wait already, DEADLINE where it takes longer.
+    """
+    global _under_way
+    with _counting:
+        if _under_way >= THREADS + WAITING:
+            raise ArgusError(NOT_READY, "Too many answers are being prepared; try again shortly.", retry_after=1)
+        _under_way += 1
+    end = time.monotonic() + seconds
+    context = copy_context()
+
+    def work() -> T:
+        if (left := end - time.monotonic()) <= 0:
+            raise ArgusError(DEADLINE)
+        close_old_connections()
+        try:
+            return context.run(function, left)
+        finally:
+            close_old_connections()
+
+    def done(_: object) -> None:
+        global _under_way
+        with _counting:
+            _under_way -= 1
+
+    future = _preparing.submit(work)
+    future.add_done_callback(done)
+    try:
+        async with asyncio.timeout(seconds + GRACE):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        raise ArgusError(DEADLINE) from None
+
+
+class _Chunks:
+    """An iterator whose steps are taken in threads, one at a time, and which is closed in the end."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._chunks = reply.chunks
+        self._quick = reply.quick
+        self._lock = threading.Lock()
+
+    def _step(self) -> bytes | None:
+        with self._lock:
+            return next(self._chunks, None)
+
+    async def next(self) -> bytes | None:
+        """The next chunk; None at the end."""
+        if self._quick:
+            return self._step()
+        context = copy_context()
+        chunk: bytes | None = await asyncio.get_running_loop().run_in_executor(_writing, context.run, self._step)
+        return chunk
+
+    def _close(self) -> None:
+        with self._lock:
+            if (close := getattr(self._chunks, "close", None)) is not None:
+                close()
+
+    def close(self) -> None:
+        """Let go of what is held, after the step that may be under way."""
+        if self._quick:
+            self._close()
+        else:
+            _writing.submit(self._close)
+
+
+class _Cut(Exception):
+    """The answer has begun and cannot be finished."""
+
+
+def streamed(needs: str, methods: Sequence[str], respond: Respond) -> Application:
+    """An ASGI application that answers these methods for keys with the scope ``needs``, at one request of their quota."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.Event()
+        try:
+            body = await _read_body(scope, receive)
+        except ArgusError as error:
+            await answer_problem(scope, send, error, [("connection", "close")])
+            return
+        if body is None:
+            return
+        work = asyncio.ensure_future(_serve(scope, send, body, needs, methods, respond))
+        watch = asyncio.ensure_future(_watch(receive, gone))
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                CUT.labels("gone").inc()
+                work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        except _Cut:
+            line = _line(scope)
+            if line is None:
+                raise
+            line.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    await gone.wait()
+        finally:
+            for task in (work, watch):
+                task.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+
+    return application
+
+
+def _line(scope: Scope) -> Line | None:
+    found: Line | None = scope.get("extensions", {}).get(EXTENSION)
+    return found
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """The request's body; None where the client is gone, or silent for too long, before its end."""
+    body = b""
+    end = time.monotonic() + config.fetch_timeout
+    while True:
+        try:
+            async with asyncio.timeout(end - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            return None
+        if message["type"] == "http.disconnect":
+            return None
+        part: bytes = message.get("body", b"")
+        body += part
+        if len(body) > config.max_message_size:
+            limit = config.max_message_size
+            raise ArgusError(MESSAGE_TOO_BIG, f"A request's body has no more than {limit} bytes.", limit=limit)
+        if not message.get("more_body"):
+            return body
+
+
+async def _watch(receive: Receive, gone: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
+
+
+async def _serve(scope: Scope, send: Send, body: bytes, needs: str, methods: Sequence[str], respond: Respond) -> None:
+    headers: list[tuple[str, str]] = []
+    try:
+        principal = await let_in(scope, needs, methods, headers)
+        reply = await respond(scope, principal, body)
+    except ArgusError as error:
+        await answer_problem(scope, send, error, headers)
+    except Exception:
+        # The edge of the process for these paths, as Django's handler is for the others.
+        log.exception("request_failed", path=scope["path"])
+        await answer_problem(scope, send, ArgusError(INTERNAL), headers)
+    else:
+        await _send(scope, send, reply, headers)
+
+
+async def _send(scope: Scope, send: Send, reply: Reply, headers: list[tuple[str, str]]) -> None:
+    chunks = _Chunks(reply)
+    fields = [*reply.headers, ("x-content-type-options", "nosniff"), *headers]
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    line = _line(scope)
+    unsent = line.unsent if line is not None else None
+    try:
+        await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
+        if scope["method"] != "HEAD":
+            while (chunk := await chunks.next()) is not None:
+                for start in range(0, len(chunk), PIECE):
+                    async with asyncio.timeout(config.send_timeout):
+                        await send({"type": "http.response.body", "body": chunk[start : start + PIECE], "more_body": True})
+                        while unsent is not None and unsent() > PIECE:
+                            await asyncio.sleep(LOOK_AGAIN)
+        await send({"type": "http.response.body", "body": b""})
+    except TimeoutError:
+        CUT.labels("slow").inc()
+        log.info("client_does_not_read", path=scope["path"])
+        raise _Cut from None
+    except Exception as error:
+        CUT.labels("error").inc()
+        log.exception("answer_broken_off", path=scope["path"])
+        raise _Cut from error
+    finally:
+        chunks.close()

@@ -1,0 +1,59 @@
+"""An application for a server process of its own: streamed answers that end well, break off, or never end."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+from argus.access.principal import SCOPE_READ, Principal
+from argus.asgi import dispatch
+from argus.requestid import Receive, RequestIds, Scope, Send
+from argus.streamed import Reply, beside, streamed
+
+CHUNK = b"x" * 200_000
+state = {"made": 0, "closed": 0}
+
+
+def whole() -> Iterator[bytes]:
+    yield from (CHUNK, CHUNK)
+
+
+def broken() -> Iterator[bytes]:
+    yield CHUNK
+    raise RuntimeError("in the middle")
+
+
+def endless() -> Iterator[bytes]:
+    try:
+        for _ in itertools.count():
+            state["made"] += 1
+            yield CHUNK
+    finally:
+        state["closed"] += 1
+
+
+def told() -> Iterator[bytes]:
+    yield f"{state['made']} {state['closed']}".encode()
+
+
+BODIES = {"/whole": whole, "/broken": broken, "/endless": endless, "/state": told}
+
+
+async def respond(scope: Scope, principal: Principal, body: bytes) -> Reply:
+    if scope["path"] == "/slow":
+        await beside(lambda seconds: time.sleep(1.5), 0.2)
+    return Reply(status=200, headers=[("content-type", "text/plain")], chunks=BODIES[scope["path"]]())
+
+
+_streamed = streamed(SCOPE_READ, ("GET",), respond)
+
+
+async def _application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http" and scope["path"] in (*BODIES, "/slow"):
+        await _streamed(scope, receive, send)
+    else:
+        await dispatch(scope, receive, send)
+
+
+application = RequestIds(_application)
