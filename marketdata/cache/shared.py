@@ -123,30 +123,45 @@ class Shared:
 
     # What lives for a short time: forming bars and "there is none"
 
-    def get_forming(self, key: BlockKey) -> tuple[Block, float] | None:
-        """The block and the seconds that are left of it."""
-        name = _name(key, "forming")
+    def get_forming(self, keys: Sequence[BlockKey]) -> dict[BlockKey, tuple[Block, float]]:
+        """The blocks that are there, each with the seconds that are left of it, in one round trip."""
+        if not self.on or not keys:
+            return {}
+        names = [_name(key, "forming") for key in keys]
 
         def ask(client: Any) -> list[Any]:
             with client.pipeline(transaction=False) as pipe:
-                pipe.get(name)
-                pipe.pttl(name)
-                return list(pipe.execute())
+                for name in names:
+                    pipe.get(name)
+                    pipe.pttl(name)
+                return list(pipe.execute(raise_on_error=False))
 
-        value, left = self._call(ask) or (None, 0)
-        if value is None or left <= 0 or (block := self._decode(name, value)) is None:
-            return None
-        return block, left / 1000
+        answers = self._call(ask) or []
+        found: dict[BlockKey, tuple[Block, float]] = {}
+        for key, name, value, left in zip(keys, names, answers[::2], answers[1::2], strict=False):
+            if isinstance(value, bytes) and left > 0 and (block := self._decode(name, value)) is not None:
+                found[key] = block, left / 1000
+        return found
 
-    def put_forming(self, key: BlockKey, block: Block, seconds: float) -> None:
-        """Store it for so many seconds."""
+    def put_forming(self, blocks: Mapping[BlockKey, tuple[Block, float]]) -> None:
+        """Store each for so many seconds, in one round trip."""
         if self.on:
-            value = encode(block)
-            self._call(lambda client: client.set(_name(key, "forming"), value, px=max(1, int(seconds * 1000))))
+            self._put({_name(key, "forming"): (encode(block), seconds) for key, (block, seconds) in blocks.items()})
 
-    def put_nothing(self, key: BlockKey, reason: str, seconds: float) -> None:
-        """Remember that the source has none."""
-        self._call(lambda client: client.set(_name(key, "nothing"), reason.encode(), px=max(1, int(seconds * 1000))))
+    def put_nothing(self, reasons: Mapping[BlockKey, tuple[str, float]]) -> None:
+        """Remember for so many seconds that, and why, the source has none, in one round trip."""
+        if self.on:
+            self._put({_name(key, "nothing"): (reason.encode(), seconds) for key, (reason, seconds) in reasons.items()})
+
+    def _put(self, values: Mapping[str, tuple[bytes, float]]) -> None:
+        def store(client: Any) -> None:
+            with client.pipeline(transaction=False) as pipe:
+                for name, (value, seconds) in values.items():
+                    pipe.set(name, value, px=max(1, int(seconds * 1000)))
+                pipe.execute()
+
+        if values:
+            self._call(store)
 
     # Between processes
 

@@ -191,43 +191,44 @@ class Tiers:
 
     # The open day
 
-    def put_forming(self, key: BlockKey, series: Series, seconds: float) -> None:
-        """Keep bars of the open day for so many seconds (``ttl.open_day``), in memory and in the shared tier.
+    def put_forming(self, bars: Mapping[BlockKey, tuple[Series, float]]) -> None:
+        """Keep bars of the open day, each for so many seconds (``ttl.open_day``), in memory and in the shared tier.
 
         ``key.part`` is whatever tells one stretch from another, such as the day.
         """
-        block = Block(series, frozenset(), market_time.now())
-        self._forming.put(key, block, seconds)
-        self.shared.put_forming(key, block, seconds)
+        now = market_time.now()
+        blocks = {key: (Block(series, frozenset(), now), seconds) for key, (series, seconds) in bars.items()}
+        for key, (block, seconds) in blocks.items():
+            self._forming.put(key, block, seconds)
+        self.shared.put_forming(blocks)
 
-    def get_forming(self, key: BlockKey) -> Found | None:
-        """Bars of the open day that are still good; None where there are none."""
-        if (held := self.get_forming_memory(key)) is not None:
-            return held
-        shared = self.shared.get_forming(key)
-        if shared is None:
-            return None
-        block, seconds = shared
-        self._forming.put(key, block, seconds)
-        return Found(block, Tier.L2)
+    def get_forming(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
+        """Bars of the open day that are still good."""
+        wanted = list(keys)
+        found = self.get_forming_memory(wanted)
+        for key, (block, seconds) in self.shared.get_forming([key for key in wanted if key not in found]).items():
+            self._forming.put(key, block, seconds)
+            found[key] = Found(block, Tier.L2)
+        return found
 
-    def get_forming_memory(self, key: BlockKey) -> Found | None:
+    def get_forming_memory(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
         """The same from memory alone."""
-        block = self._forming.get(key)
-        return None if block is None else Found(block, Tier.L1)
+        return {key: Found(block, Tier.L1) for key in keys if (block := self._forming.get(key)) is not None}
 
     # What there is not
 
-    def put_nothing(self, key: BlockKey, reason: str, *, seconds: float | None = None) -> None:
-        """Remember that the terminal has no more of a block, for so many seconds or by the rule (``ttl.nothing``)."""
-        times = self._refusals.get(key, 0) + 1
-        if len(self._refusals) >= 20_000:
-            self._refusals.clear()
-        self._refusals[key] = times
-        if seconds is None:
-            seconds = ttl.nothing(market_of(key.symbol), market_time.now(), times=times)
-        self._nothing.put(key, reason, seconds)
-        self.shared.put_nothing(key, reason, seconds)
+    def put_nothing(self, reasons: Mapping[BlockKey, str], *, seconds: float | None = None) -> None:
+        """Remember that, and why, the terminal has no more of blocks, for so many seconds or by the rule (``ttl.nothing``)."""
+        now = market_time.now()
+        told: dict[BlockKey, tuple[str, float]] = {}
+        for key, reason in reasons.items():
+            times = self._refusals.get(key, 0) + 1
+            if len(self._refusals) >= 20_000:
+                self._refusals.clear()
+            self._refusals[key] = times
+            told[key] = reason, ttl.nothing(market_of(key.symbol), now, times=times) if seconds is None else seconds
+            self._nothing.put(key, *told[key])
+        self.shared.put_nothing(told)
 
     # What operators ask
 

@@ -246,7 +246,7 @@ class _Run:
             self._problem(" ".join(chunk.symbols), chunk, f"deadline: {late}")
             self._update(chunks_done=F("chunks_done") + 1, problems=self._problems)
             return 0
-        stored = loader.store(fetched, chunk, calendar_of(market_of(chunk.symbols[0])))
+        stored = loader.store(fetched, chunk, calendar_of(market_of(chunk.symbols[0])), asked=False)
         self._refused.update(stored.refused)
         for symbol, days in stored.incomplete.items():
             self._problem(symbol, chunk, f"incomplete: {days} days")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
@@ -110,11 +110,12 @@ class Loader:
                 return None
             loaded[key.symbol].blocks.append(block)
         if self.need.open_day is not None:
-            for symbol in symbols:
-                forming = self._tiers.get_forming_memory(self._open_key(symbol, self.need.open_day))
-                if forming is None or forming.block is None:
-                    return None
-                loaded[symbol].open_day = forming.block.series
+            open_keys = [self._open_key(symbol, self.need.open_day) for symbol in symbols]
+            forming = self._tiers.get_forming_memory(open_keys)
+            if len(forming) < len(open_keys):
+                return None
+            for key, of_open_day in forming.items():
+                loaded[key.symbol].open_day = of_open_day.block.series if of_open_day.block else EMPTY
         return loaded
 
     def held(self, symbol: str) -> list[Block]:
@@ -128,9 +129,11 @@ class Loader:
     def _closed_days(self, wanted: Mapping[BlockKey, tuple[date, ...]], loaded: Mapping[str, Loaded]) -> dict[BlockKey, Block]:
         blocks: dict[BlockKey, Block] = {}
         pending = list(wanted)
-        while pending and self.error is None:
+        while pending:
             before = _claims.landed
-            lacking = self._look(pending, wanted, blocks, loaded)
+            lacking = self._without_unlisted(self._look(pending, wanted, blocks, loaded), blocks)
+            if not lacking or self.error is not None:
+                break
             with _claims.take(lacking) as (mine, others):
                 if _claims.landed != before:
                     # Between the look and the claim somebody may have brought it.
@@ -169,6 +172,22 @@ class Loader:
             if days := _to_ask(missing, found.nothing):
                 lacking[key] = days
         return lacking
+
+    def _without_unlisted(self, lacking: dict[BlockKey, list[date]], blocks: dict[BlockKey, Block]) -> dict[BlockKey, list[date]]:
+        """The days that must be asked for; those on which an instrument was not listed are noted as known to be empty."""
+        listings = _listings({key.symbol for key in lacking}) if lacking else {}
+        asked: dict[BlockKey, list[date]] = {}
+        empty: dict[BlockKey, Block] = {}
+        for key, days in lacking.items():
+            listed = [day for day in days if _was_listed(day, listings.get(key.symbol))]
+            if len(listed) < len(days):
+                unlisted = frozenset(day.toordinal() for day in days) - {day.toordinal() for day in listed}
+                empty[key] = Block(EMPTY, unlisted, time.time_ns() // 1_000_000)
+            if listed:
+                asked[key] = listed
+        if empty:
+            blocks.update(self._tiers.put_many(empty))
+        return asked
 
     def _bring(self, chunk: Chunk, blocks: dict[BlockKey, Block], loaded: Mapping[str, Loaded]) -> bool:
         """Fetch a chunk into the tiers; False where it is no use to go on."""
@@ -217,15 +236,12 @@ class Loader:
 
     def _look_open(self, symbols: Sequence[str], day: date, loaded: Mapping[str, Loaded]) -> list[str]:
         """Note what is known of the open day; the symbols of which nothing fresh is."""
-        lacking = []
-        for symbol in symbols:
-            found = self._tiers.get_forming(self._open_key(symbol, day))
-            if found is None or found.block is None:
-                lacking.append(symbol)
-            else:
-                loaded[symbol].open_day = found.block.series
-                loaded[symbol].slowest(found.tier)
-        return lacking
+        keys = {self._open_key(symbol, day): symbol for symbol in symbols}
+        held = self._tiers.get_forming(keys)
+        for key, found in held.items():
+            loaded[key.symbol].open_day = found.block.series if found.block else EMPTY
+            loaded[key.symbol].slowest(found.tier)
+        return [symbol for key, symbol in keys.items() if key not in held]
 
     def _bring_open_day(self, chunk: Chunk, loaded: Mapping[str, Loaded]) -> bool:
         try:
@@ -234,6 +250,7 @@ class Loader:
             self.error = error
             return False
         count_refused(fetched.refused)
+        forming: dict[BlockKey, tuple[Series, float]] = {}
         for symbol in chunk.symbols:
             series, refused, _ = verify(
                 fetched.bars.get(symbol, EMPTY), symbol=symbol, period=self._base, days=(chunk.first,), calendar=self._calendar
@@ -242,9 +259,10 @@ class Loader:
             series = series.between(None, fetched.now)
             complete = len(series) and series.time[-1] == self._last_end(fetched.now, chunk.first)
             good = ttl.open_day(market_of(symbol), self._base, fetched.now, calendar=self._calendar) if complete else ttl.FORMING
-            self._tiers.put_forming(self._open_key(symbol, chunk.first), series, good)
+            forming[self._open_key(symbol, chunk.first)] = series, good
             loaded[symbol].open_day = series
             loaded[symbol].slowest(Tier.TERMINAL)
+        self._tiers.put_forming(forming)
         return True
 
     def _last_end(self, now: int, day: date) -> int | None:
@@ -254,8 +272,8 @@ class Loader:
         return midnight(day) + ended[-1] if ended else None
 
 
-def store(fetched: fetch.Fetched, chunk: Chunk, calendar: TradingCalendar) -> Stored:
-    """Verify what was fetched and put it into the tiers."""
+def store(fetched: fetch.Fetched, chunk: Chunk, calendar: TradingCalendar, *, asked: bool = True) -> Stored:
+    """Verify what was fetched and put it into the tiers; of what nobody has ``asked`` for, only the files are filled."""
     days = calendar.between(chunk.first, chunk.last)
     market = periods.hours_of(chunk.symbols[0])
     closed = [day for day in days if is_closed(market, day, fetched.now)]
@@ -294,9 +312,8 @@ def store(fetched: fetch.Fetched, chunk: Chunk, calendar: TradingCalendar) -> St
         blocks[key] = Block(series, frozenset(day.toordinal() for day in known), time.time_ns() // 1_000_000)
     if seen:
         cache.set_many(seen, LOOKS_KEPT)
-    merged = tiers().put_many(blocks)
-    for symbol in incomplete:
-        tiers().put_nothing(keys[symbol], " ".join(map(str, seen[_look_name(keys[symbol])])))
+    merged = tiers().put_many(blocks, asked=asked)
+    tiers().put_nothing({keys[symbol]: " ".join(map(str, seen[_look_name(keys[symbol])])) for symbol in incomplete})
     count_refused(refused_in_all)
     if incomplete or refused_in_all:
         log.info(
@@ -329,7 +346,7 @@ def _was_listed(day: date, listing: tuple[date | None, date | None] | None) -> b
     return (listed is None or day >= listed) and (delisted is None or day <= delisted)
 
 
-def _listings(symbols: Sequence[str]) -> dict[str, tuple[date | None, date | None]]:
+def _listings(symbols: Collection[str]) -> dict[str, tuple[date | None, date | None]]:
     rows = models.Instrument.objects.filter(symbol__in=symbols).values_list("symbol", "listed", "delisted")
     return {symbol: (listed, delisted) for symbol, listed, delisted in rows}
 

@@ -68,7 +68,7 @@ def test_a_damaged_or_foreign_value_is_a_miss_and_is_deleted(shared: Shared, red
 def test_a_key_of_another_type_is_a_miss_and_no_reason_to_pause(shared: Shared, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url, protocol=2) as client:
         client.lpush("argus:bars:forming:test:600000.SH:1d:all", "x")
-    assert shared.get_forming(day_key()) is None
+    assert shared.get_forming([day_key()]) == {}
     shared.put_many({day_key(): daily()}, minute)
     assert day_key() in shared.get_many([day_key()], {})[0]
 
@@ -98,8 +98,8 @@ def test_a_killed_redis_is_a_miss_costs_one_call_and_comes_back(redis_server: Re
     for _ in range(200):
         assert shared.get_many([day_key()], {}) == ({}, {})
         shared.put_many({day_key(): daily()}, minute)
-        shared.put_nothing(day_key(), "none", 5)
-        assert shared.get_forming(day_key()) is None
+        shared.put_nothing({day_key(): ("none", 5)})
+        assert shared.get_forming([day_key()]) == {}
         assert shared.remove("test", None, None) == 0
     assert time.monotonic() - began < 10
     assert shared.counts.read().errors == 1
@@ -125,17 +125,19 @@ def test_a_redis_that_does_not_answer_costs_one_timeout(redis_server: RedisServe
 
 
 def test_forming_bars_end_by_themselves(shared: Shared) -> None:
-    shared.put_forming(day_key(), daily(1), 0.2)
-    found = shared.get_forming(day_key())
-    assert found is not None
-    assert same(found[0], daily(1))
-    assert 0 < found[1] <= 0.2
+    shared.put_forming({day_key(): (daily(1), 0.2), month_key(): (daily(2), 60.0)})
+    found = shared.get_forming([day_key("000001.SZ"), day_key(), month_key()])
+    assert list(found) == [day_key(), month_key()]
+    block, left = found[day_key()]
+    assert same(block, daily(1))
+    assert 0 < left <= 0.2
+    assert same(found[month_key()][0], daily(2))
     time.sleep(0.25)
-    assert shared.get_forming(day_key()) is None
+    assert shared.get_forming([day_key()]) == {}
 
 
 def test_a_reason_is_forgotten_when_bars_come(shared: Shared) -> None:
-    shared.put_nothing(day_key(), "not listed yet", 60)
+    shared.put_nothing({day_key(): ("not listed yet", 60)})
     assert shared.get_many([day_key()], {}) == ({}, {day_key(): "not listed yet"})
     shared.put_many({day_key(): daily()}, minute)
     assert shared.get_many([day_key()], {})[1] == {}

@@ -120,9 +120,9 @@ def test_without_redis_for_a_while_it_goes_on_with_files(make: Callable[..., Tie
     tiers.put(day_key(), daily())
     tiers.memory.remove(lambda key: True)
     assert tiers.get(day_key()).tier is Tier.L3
-    tiers.put_forming(day_key(), daily(1).series, 5)
-    assert tiers.get_forming(day_key()) is not None
-    tiers.put_nothing(day_key("000001.SZ"), "none")
+    tiers.put_forming({day_key(): (daily(1).series, 5)})
+    assert day_key() in tiers.get_forming([day_key()])
+    tiers.put_nothing({day_key("000001.SZ"): "none"})
     assert tiers.get(day_key("000001.SZ")).nothing == "none"
     assert not tiers.stats().tiers["l2"].complete
 
@@ -153,23 +153,21 @@ def test_memory_alone_never_waits_and_counts_only_what_it_answers(make: Callable
 
 def test_bars_of_the_open_day_end_by_themselves_and_reach_other_processes(make: Callable[..., Tiers], redis_url: str) -> None:
     one, other = make(redis_url), make(redis_url)
-    assert one.get_forming(month_key()) is None
-    one.put_forming(month_key(), month(days=1).series, 0.3)
-    here, there, again = one.get_forming(month_key()), other.get_forming(month_key()), other.get_forming_memory(month_key())
-    assert here is not None
-    assert there is not None
-    assert again is not None
+    assert one.get_forming([month_key()]) == {}
+    one.put_forming({month_key(): (month(days=1).series, 0.3)})
+    key = month_key()
+    here, there, again = one.get_forming([key])[key], other.get_forming([key])[key], other.get_forming_memory([key])[key]
     assert (here.tier, there.tier, again.tier) == (Tier.L1, Tier.L2, Tier.L1)
     assert there.block is not None
     assert there.block.series.equals(month(days=1).series)
     time.sleep(0.35)
-    assert one.get_forming(month_key()) is None
-    assert other.get_forming(month_key()) is None
+    assert one.get_forming([month_key()]) == {}
+    assert other.get_forming([month_key()]) == {}
 
 
 def test_that_there_is_nothing_is_remembered_until_there_is_something(make: Callable[..., Tiers], redis_url: str) -> None:
     one, other = make(redis_url), make(redis_url)
-    one.put_nothing(day_key(), "unknown symbol", seconds=60)
+    one.put_nothing({day_key(): "unknown symbol"}, seconds=60)
     assert one.get(day_key()) == (None, Tier.TERMINAL, "unknown symbol")
     assert other.get(day_key()).nothing == "unknown symbol"
     other.put(day_key(), daily())
@@ -180,7 +178,7 @@ def test_that_there_is_nothing_is_remembered_until_there_is_something(make: Call
 def test_a_negative_answer_beside_bars_is_told_too(make: Callable[..., Tiers]) -> None:
     tiers = make()
     tiers.put(month_key(), month(days=5))
-    tiers.put_nothing(month_key(), "no more", seconds=0.2)
+    tiers.put_nothing({month_key(): "no more"}, seconds=0.2)
     found = tiers.get(month_key())
     assert (found.tier, found.nothing) == (Tier.L1, "no more")
     time.sleep(0.25)
@@ -228,7 +226,7 @@ def test_optimizing_checks_sweeps_and_warms(make: Callable[..., Tiers], tmp_path
     for _ in range(3):
         tiers.get(day_key("000001.SZ"))
     tiers.get(day_key("000002.SZ"))
-    tiers.put_forming(day_key(), daily(1).series, 0.0)
+    tiers.put_forming({day_key(): (daily(1).series, 0.0)})
     [path] = tmp_path.rglob("000005.SZ.parquet")
     path.write_bytes(b"x" * 4096)
     tiers.memory.remove(lambda key: True)
