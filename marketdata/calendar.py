@@ -81,7 +81,7 @@ SINCE: dict[str, date] = {
     "BJ": date(2021, 11, 15),
     "IF": date(2016, 1, 1),
 }
-"""Market -> the first day of these phases: Shanghai's and Shenzhen's closing auctions, Beijing's opening, CFFEX's hours of today."""
+"""Market -> a phase's first day: the closing auctions of Shanghai and Shenzhen, Beijing's opening, CFFEX's hours of today."""
 
 
 class OutsideCalendar(LookupError):

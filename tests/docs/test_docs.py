@@ -99,10 +99,13 @@ def test_every_metric_that_a_page_names_is_exported() -> None:
     from prometheus_client import REGISTRY
 
     from marketdata import metrics as _feeds
+    from marketdata import reconcile as _bars
     from marketdata.cache import tiers as _cache
+    from marketdata.history import metrics as _history
+    from marketdata.recordings import metrics as _recordings
     from streaming import metrics as _stream
 
-    assert _cache and _feeds and _stream
+    assert _bars and _cache and _feeds and _history and _recordings and _stream
     exported = {f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in REGISTRY.collect()}
     for path in DOCS.rglob("*.md"):
         named = set(re.findall(r"`(argus_[a-z_]+)`", path.read_text(encoding="utf-8")))
