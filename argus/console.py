@@ -59,6 +59,7 @@ SIDEBAR = [
             _page(_("Trading dates"), "calendar_month", "marketdata.tradingdates"),
             _page(_("Main contracts"), "star", "marketdata.maincontract"),
             _page(_("Dividends"), "payments", "marketdata.dividends"),
+            _page(_("Backfills"), "download", "marketdata.backfill"),
             _page(_("Bar differences"), "difference", "marketdata.bardifference"),
         ],
     },
