@@ -101,6 +101,9 @@ def _start_feeds(sender: Any, **_: Any) -> None:
 @worker_shutting_down.connect
 def _stop_feeds(**_: Any) -> None:
     from marketdata import feeds, publish
+    from marketdata.history import fetch
 
+    # A worker waits for its tasks; a backfill goes on elsewhere, or here after the restart.
+    fetch.ending.set()
     feeds.stop_all()
     publish.unbind()

@@ -91,6 +91,11 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Factor, ...]
 
 
+def gives_ratio(dividend: Dividend) -> bool:
+    """Whether the source itself says what its ratio is."""
+    return dividend.ratio is not None and 0 < dividend.ratio < math.inf
+
+
 def reference_price(dividend: Dividend, prev_close: float) -> float:
     """The price on the ex-date that is worth as much as the last close before; the exchange rounds it to the tick."""
     return (prev_close - dividend.cash + dividend.rights * dividend.rights_price) / _shares(dividend)
@@ -189,7 +194,7 @@ def _ratios(series: Series, dividends: list[Dividend], method: Adjust, daily: Se
     found: list[float | None] = []
     for dividend in dividends:
         ratio = dividend.ratio
-        if ratio is None or not 0 < ratio < math.inf:
+        if not gives_ratio(dividend):
             # Without a bar on the ex-date or after it the last bar at hand need not be the last before it.
             after = int(np.searchsorted(days, _number(dividend)))
             ratio = ratio_of(dividend, float(closes.close[after - 1])) if 0 < after < len(days) else None

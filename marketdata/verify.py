@@ -176,10 +176,7 @@ def _repeats_for_whole_days(series: Series, numbers: Ints, prev: float | None) -
 
 def _without_trade(series: Series, numbers: Ints, trading: set[int], prev: float | None) -> set[int]:
     """The days that have no bar and lie before one whose ``prev_close`` is the close of the bar before them."""
-    before = np.concatenate(([np.nan if prev is None else prev], series.close[:-1]))
-    proven = before == series.prev_close
-    return {
-        day
-        for day in trading
-        if (after := int(np.searchsorted(numbers, day))) < len(numbers) and numbers[after] != day and proven[after]
-    }
+    before = np.concatenate(([np.nan if prev is None else prev], series.close[:-1]))[: len(series)]
+    proven = np.append(before == series.prev_close, False)
+    days = np.array(sorted(trading), np.int64)
+    return set(days[proven[np.searchsorted(numbers, days)] & ~np.isin(days, numbers)].tolist())

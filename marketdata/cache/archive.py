@@ -40,7 +40,7 @@ from marketdata.cache.block import ALL, Block, BlockKey
 from marketdata.cache.codec import Damaged, pack_days, unpack_days
 from marketdata.cache.metrics import Counts
 from marketdata.cache.shared import Usage
-from marketdata.series import SCHEMA, Series, from_table
+from marketdata.series import EMPTY, SCHEMA, Series, from_table
 from marketdata.types import Period
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,8 @@ KEPT_CORRUPT: Final = 30 * 86_400.0
 LOCK_TIMEOUT: Final = 10.0
 USAGE_EVERY: Final = 60.0
 _STRIPES: Final = 64
+_UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
+"""What reading a damaged file raises."""
 _READERS: Final = 8
 
 _PRICES: Final = ["open", "high", "low", "close"]
@@ -114,16 +116,21 @@ class Archive:
         """End the readers' threads."""
         self._readers.shutdown()
 
-    def read_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Block]:
+    def cover_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Block]:
+        """What the blocks cover that are there, each without its bars: of a file only its end is read. Nothing is counted."""
+        found: dict[BlockKey, Block] = {}
+        for blocks in self._each(lambda item: self._covered(*item), self._by_file(keys).items()):
+            found |= blocks
+        return found
+
+    def read_many(self, keys: Iterable[BlockKey], *, counted: bool = True) -> dict[BlockKey, Block]:
         """The blocks that are there; keys of one file cost one read. Raises ``ValueError`` for a key that is no key."""
-        wanted: dict[str, list[BlockKey]] = defaultdict(list)
-        for key in keys:
-            wanted[self._path(key)].append(key)
+        wanted = self._by_file(keys)
         found: dict[BlockKey, Block] = {}
         for blocks in self._each(lambda item: self._read(*item), wanted.items()):
             found |= blocks
-        asked = sum(map(len, wanted.values()))
-        self.counts.add(hits=len(found), misses=asked - len(found))
+        if counted:
+            self.counts.add(hits=len(found), misses=sum(map(len, wanted.values())) - len(found))
         return found
 
     def write_many(self, blocks: Mapping[BlockKey, Block]) -> dict[BlockKey, Block]:
@@ -221,6 +228,12 @@ class Archive:
             raise ValueError(f"{key.part!r} is not a part of {key.period}")
         return f"{folder}/1m/{symbol}/{month[1]}.parquet"
 
+    def _by_file(self, keys: Iterable[BlockKey]) -> dict[str, list[BlockKey]]:
+        wanted: dict[str, list[BlockKey]] = defaultdict(list)
+        for key in keys:
+            wanted[self._path(key)].append(key)
+        return wanted
+
     def _find(self, folder: str) -> dict[str, dict[str, Any]]:
         self._fs.invalidate_cache()
         try:
@@ -233,9 +246,20 @@ class Archive:
         return {path: about["size"] for path, about in found.items() if path.endswith(".parquet")}
 
     def _read(self, path: str, keys: list[BlockKey]) -> dict[BlockKey, Block]:
+        wanted = {key.part for key in keys}
+        return self._looked_into(path, keys, lambda: _parse(self._fs.cat_file(path), wanted)[0])
+
+    def _covered(self, path: str, keys: list[BlockKey]) -> dict[BlockKey, Block]:
+        def ends() -> dict[str, Block]:
+            with self._fs.open(path, "rb") as file:
+                return _parse_end(file)
+
+        return self._looked_into(path, keys, ends)
+
+    def _looked_into(self, path: str, keys: list[BlockKey], look: Callable[[], dict[str, Block]]) -> dict[BlockKey, Block]:
         try:
             try:
-                blocks, _tidy = _parse(self._fs.cat_file(path), {key.part for key in keys})
+                blocks = look()
             except Damaged:
                 # Read again under the lock: another process may have put a good file there meanwhile.
                 self.check(path)
@@ -351,28 +375,43 @@ def _parse(data: bytes, wanted: set[str] | None) -> tuple[dict[str, Block], bool
     """The blocks of a file, all or those of some parts, and whether each part is one row group. Raises ``Damaged``."""
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            held = file.metadata.metadata or {}
-            if f"{zlib.crc32(held[b'argus']):08x}".encode() != held[b"argus.crc32"]:
-                raise Damaged("the checksum of what it covers differs")
-            about = msgspec.json.decode(held[b"argus"], type=_About)
-            if about.version != VERSION:
-                raise Damaged(f"written in version {about.version}")
+            about, groups = _about_of(file.metadata)
             sizes = [part.rows for part in about.parts if part.rows]
-            groups = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
-            if sum(groups) != sum(sizes):
-                raise Damaged(f"{sum(groups)} rows instead of {sum(sizes)}")
             tidy = groups == sizes
             read = [part for part in about.parts if not tidy or wanted is None or part.part in wanted]
             position = {part.part: index for index, part in enumerate(part for part in about.parts if part.rows)}
             chosen = [position[part.part] for part in read if part.rows] if tidy else list(range(len(groups)))
             series = from_table(file.read_row_groups(chosen))
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise Damaged(str(error) or type(error).__name__) from error
     if not bool(np.all(np.diff(series.time) > 0)):
         raise Damaged("the times are not in order")
     begins = itertools.accumulate((part.rows for part in read), initial=0)
     blocks = {part.part: _block(part, series, begin) for part, begin in zip(read, begins, strict=False)}
     return {part: block for part, block in blocks.items() if wanted is None or part in wanted}, tidy
+
+
+def _parse_end(file: Any) -> dict[str, Block]:
+    """What the parts of a file cover, each without its bars, by the end of the file alone. Raises ``Damaged``."""
+    try:
+        about, _groups = _about_of(pq.read_metadata(file))
+        return {part.part: Block(EMPTY, unpack_days(part.days), part.fetched_at) for part in about.parts}
+    except _UNREADABLE as error:
+        raise Damaged(str(error) or type(error).__name__) from error
+
+
+def _about_of(metadata: pq.FileMetaData) -> tuple[_About, list[int]]:
+    """What a file says of itself, and the rows of its row groups, which must agree. Raises ``Damaged``."""
+    held = metadata.metadata or {}
+    if f"{zlib.crc32(held[b'argus']):08x}".encode() != held[b"argus.crc32"]:
+        raise Damaged("the checksum of what it covers differs")
+    about = msgspec.json.decode(held[b"argus"], type=_About)
+    if about.version != VERSION:
+        raise Damaged(f"written in version {about.version}")
+    groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    if sum(groups) != sum(part.rows for part in about.parts):
+        raise Damaged(f"{sum(groups)} rows instead of {sum(part.rows for part in about.parts)}")
+    return about, groups
 
 
 def _block(part: _Part, series: Series, begin: int) -> Block:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
-from marketdata.series import Series, merge
+from marketdata.series import EMPTY, Series, merge
 from marketdata.types import Period
 
 ALL = "all"
@@ -38,6 +38,10 @@ class Block:
     def missing(self, days: Iterable[date]) -> list[date]:
         """Those of the days of which this block knows nothing."""
         return [day for day in days if day.toordinal() not in self.days]
+
+    def bare(self) -> Block:
+        """What it covers, without its bars."""
+        return Block(EMPTY, self.days, self.fetched_at)
 
     def with_more(self, other: Block) -> Block:
         """Both; where both have a bar the other's counts."""

@@ -168,6 +168,27 @@ class Tiers:
         self.heat.use(wanted)
         return {key: Found(block, Tier.L1, self._nothing.get(key) or "") for key, block in blocks.items()}
 
+    def cover_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
+        """What the blocks cover that memory or files have, without their bars and without counting them as used.
+
+        For answers that are larger than memory should hold: their bars are read once, by ``peek_many``.
+        """
+        wanted = list(dict.fromkeys(keys))
+        self._watch()
+        held = {key: block for key in wanted if (block := self.memory.peek(key)) is not None}
+        below = self.archive.cover_many([key for key in wanted if key not in held])
+        found = {key: Found(block.bare(), Tier.L1) for key, block in held.items()}
+        return found | {key: Found(block, Tier.L3) for key, block in below.items()}
+
+    def peek_many(self, keys: Iterable[BlockKey], *, counted: bool = False) -> dict[BlockKey, Block]:
+        """The blocks that memory or files have, and nothing is moved up: whoever looks through the market leaves memory to those
+        who come again. ``counted``: as hits and misses, because somebody has asked for them."""
+        wanted = list(dict.fromkeys(keys))
+        held = {key: block for key in wanted if (block := self.memory.peek(key)) is not None}
+        if counted:
+            self.memory.counts.add(hits=len(held), misses=len(wanted) - len(held))
+        return held | self.archive.read_many([key for key in wanted if key not in held], counted=counted)
+
     def put(self, key: BlockKey, block: Block) -> Block:
         """Keep what was fetched; the block with all that was known before, the new bars counting."""
         return self.put_many({key: block})[key]
@@ -175,12 +196,16 @@ class Tiers:
     def put_many(self, blocks: Mapping[BlockKey, Block], *, asked: bool = True) -> dict[BlockKey, Block]:
         """Write-through: files, then the shared tier, then memory. A tier that fails is left out, and counted.
 
+        Of a block without a bar and without a day nothing is written: that the source has none yet is ``put_nothing``'s to say.
         ``asked`` False: nobody waits for them (a backfill), so Redis and memory are only kept true and not filled.
         """
-        merged = self.archive.write_many(blocks)
-        for key in blocks.keys() - merged.keys():
+        telling = {key: block for key, block in blocks.items() if len(block.series) or block.days}
+        merged = self.archive.write_many(telling)
+        for key in telling.keys() - merged.keys():
             held = self.memory.peek(key)
             merged[key] = held.with_more(blocks[key]) if held else blocks[key]
+        there = self.peek_many(blocks.keys() - telling.keys())
+        merged |= {key: there.get(key, block) for key, block in blocks.items() if key not in telling}
         self.shared.put_many(merged, self._shared_seconds, replace_only=not asked)
         for key, block in merged.items():
             if asked or self.memory.peek(key):
@@ -381,7 +406,7 @@ class Tiers:
                 break
             if self.memory.peek(key):
                 continue
-            for found, block in self.archive.read_many((key,)).items():
+            for found, block in self.archive.read_many((key,), counted=False).items():
                 self.memory.put(found, block)
                 warmed += 1
         return warmed

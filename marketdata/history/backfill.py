@@ -61,6 +61,10 @@ class Stopped(Exception):
     """The job has been cancelled meanwhile."""
 
 
+class Ending(Exception):
+    """This worker has been told to end."""
+
+
 def start(*, symbols: Sequence[str], period: Period, first: date, last: date, request_id: str = "") -> Backfill:
     """Make a job and hand it to a worker. Raises ``ArgusError`` that names the parameter."""
     if not symbols:
@@ -202,6 +206,10 @@ class _Run:
             detail = f"{incomplete} days of symbols stayed incomplete" if incomplete else ""
         except Stopped:
             return str(State.CANCELLED)
+        except Ending:
+            self._update(state=State.WAITING, detail="")
+            log.info("backfill_given_back", backfill=self._job.pk)
+            return str(State.WAITING)
         except FetchError as error:
             detail = f"{error.reason}: {error}"
         except Exception as error:
@@ -229,12 +237,13 @@ class _Run:
             calendar = calendar_of(market.partition("/")[0])
             days = tuple(d for d in calendar.between(self._job.start, self._job.end) if is_closed(market, d, now))
             for begin in range(0, len(symbols), CHUNK_SYMBOLS):
+                self._check()
                 missing: dict[BlockKey, Sequence[date]] = {}
                 for symbol in symbols[begin : begin + CHUNK_SYMBOLS]:
                     wanted = keys_of(config.market, symbol, period, days)
-                    for key, found in tiers().get_many(wanted).items():
-                        lacking = wanted[key] if found.block is None else found.block.missing(wanted[key])
-                        if lacking:
+                    held = tiers().peek_many(wanted)
+                    for key, needed in wanted.items():
+                        if lacking := held[key].missing(needed) if key in held else needed:
                             missing[key] = lacking
                 yield from chunks(missing, calendar.days)
 
@@ -261,12 +270,13 @@ class _Run:
         return sum(stored.incomplete.values())
 
     def _patiently(self, ask: Any) -> Any:
-        """What the terminal answers, waiting while it does not. Raises ``FetchError``, ``Stopped`` and ``_TooLate``."""
+        """What the terminal answers, waiting while it does not. Raises what ends a job, or ``_TooLate``, which ends a chunk."""
         late = 0
         for attempt in range(1_000_000):
             try:
                 return ask()
             except FetchError as error:
+                self._check()
                 late += error.reason == "deadline"
                 if error.reason == UNSUPPORTED.name or time.monotonic() - self._moved > PATIENCE:
                     raise
@@ -283,6 +293,8 @@ class _Run:
             time.sleep(min(1.0, left))
 
     def _check(self) -> None:
+        if fetch.ending.is_set():
+            raise Ending
         if not Backfill.objects.filter(pk=self._job.pk, state=State.RUNNING).exists():
             raise Stopped
 

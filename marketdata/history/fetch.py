@@ -14,6 +14,7 @@ import redis
 import structlog
 from celery import Task
 from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.result import AsyncResult
 from django.core.cache import cache
 from kombu.exceptions import OperationalError
 
@@ -30,16 +31,26 @@ from marketdata.types import Dividend
 log = structlog.get_logger(__name__)
 
 AVOIDED: Final = 10.0
-"""Seconds for which a terminal that failed is asked last."""
+"""Seconds for which a terminal that failed is asked last; twice as long each time that it fails again."""
+AVOIDED_AT_MOST: Final = 300.0
 LEAST: Final = 0.2
 """Seconds that must be left for it to be worth asking."""
 
+LOOK: Final = 0.5
+"""Seconds between two looks whether this process ends while it waits for an answer."""
+
+ending = threading.Event()
+"""Set when this worker is told to end: it takes no more tasks, so the answer may be one that it owes itself."""
 _slots: defaultdict[str, threading.BoundedSemaphore] = defaultdict(lambda: threading.BoundedSemaphore(tasks.FETCHES))
-_failed_at: dict[str, float] = {}
+_avoided: dict[str, tuple[float, float]] = {}
+"""Terminal -> until when (monotonic clock) it is asked last, and for how long that was."""
 
 
 class FetchError(Exception):
-    """No terminal answered: ``reason`` is unsupported, deadline or source_unavailable (names of rows of the error table)."""
+    """No terminal answered: ``reason`` is unsupported, deadline or source_unavailable (names of rows of the error table).
+
+    Where several were asked the text names each with its own reason, and ``reason`` is the one that is most likely to pass.
+    """
 
     PROBLEMS: Final[Mapping[str, Problem]] = {p.name: p for p in (UNSUPPORTED, DEADLINE, SOURCE_UNAVAILABLE)}
 
@@ -89,12 +100,12 @@ def market_now(*, deadline: float) -> int:
 def choose() -> list[str]:
     """The terminals in the order in which they are asked: those that failed just now last."""
     now = time.monotonic()
-    return sorted(config.addresses, key=lambda name: now - _failed_at.get(name, float("-inf")) < AVOIDED)
+    return sorted(config.addresses, key=lambda name: now < _avoided.get(name, (now, 0.0))[0])
 
 
 def _ask_any(task: Task[Any, Any], args: tuple[Any, ...], *, deadline: float) -> tuple[str, dict[str, Any]]:
     terminals = choose()
-    failure = FetchError("source_unavailable", "No terminal is set up.")
+    failures: list[FetchError] = []
     for number, terminal in enumerate(terminals):
         left = deadline - time.monotonic()
         if left < LEAST:
@@ -103,10 +114,12 @@ def _ask_any(task: Task[Any, Any], args: tuple[Any, ...], *, deadline: float) ->
         try:
             return terminal, _ask(task, terminal, args, timeout=left / (len(terminals) - number))
         except FetchError as error:
-            failure = error
-    else:
-        raise failure
-    raise FetchError("deadline", "The terminal's answer did not come before the deadline; ask for less, or again.")
+            failures.append(error)
+    if len(failures) < len(terminals):
+        failures.append(FetchError(DEADLINE.name, f"no time was left to ask {', '.join(terminals[len(failures) :])}"))
+    reasons = {failure.reason for failure in failures}
+    reason = next(name for name in (SOURCE_UNAVAILABLE.name, DEADLINE.name, UNSUPPORTED.name) if name in reasons)
+    raise FetchError(reason, "; ".join(map(str, failures)))
 
 
 def _ask(task: Task[Any, Any], terminal: str, args: tuple[Any, ...], *, timeout: float) -> dict[str, Any]:
@@ -123,7 +136,7 @@ def _ask(task: Task[Any, Any], terminal: str, args: tuple[Any, ...], *, timeout:
         raise _failed(terminal, failed, reason, f"{terminal}: {answer['detail']}")
     metrics.FETCHES.labels(terminal, "ok").inc()
     metrics.FETCH_SECONDS.labels(terminal).observe(time.monotonic() - began)
-    _failed_at.pop(terminal, None)
+    _avoided.pop(terminal, None)
     log.info("fetched", terminal=terminal, task=task.name, seconds=round(time.monotonic() - began, 3))
     return answer
 
@@ -134,9 +147,10 @@ def _run(task: Task[Any, Any], terminal: str, args: tuple[Any, ...], timeout: fl
     try:
         result = task.apply_async(args=(terminal, *args, max(LEAST, timeout - LEAST)), **options)
         try:
-            # Under the embedded service Celery takes every thread of the process for a task's; this one is a request's.
-            answer = result.get(timeout=max(LEAST, timeout), interval=0.01, propagate=False, disable_sync_subtasks=False)
+            answer = _wait(result, max(LEAST, timeout))
         except CeleryTimeout:
+            if ending.is_set():
+                return {"failed": "down", "detail": "this worker ends"}
             return {"failed": "timeout", "detail": f"no answer within {timeout:.1f} s"}
         finally:
             result.forget()
@@ -152,9 +166,23 @@ def _run(task: Task[Any, Any], terminal: str, args: tuple[Any, ...], timeout: fl
     return answer
 
 
+def _wait(result: AsyncResult[Any], timeout: float) -> Any:
+    """What the task returned. Raises Celery's ``TimeoutError`` after so many seconds, or when this process ends."""
+    until = time.monotonic() + timeout
+    while True:
+        left = until - time.monotonic()
+        try:
+            # Under the embedded service Celery takes every thread of the process for a task's; this one is a request's.
+            return result.get(timeout=max(0.01, min(LOOK, left)), interval=0.01, propagate=False, disable_sync_subtasks=False)
+        except CeleryTimeout:
+            if left <= LOOK or ending.is_set():
+                raise
+
+
 def _failed(terminal: str, outcome: str, reason: str, detail: str) -> FetchError:
     metrics.FETCHES.labels(terminal, outcome).inc()
     if outcome != "busy":
-        _failed_at[terminal] = time.monotonic()
+        seconds = min(AVOIDED_AT_MOST, 2 * _avoided.get(terminal, (0.0, AVOIDED / 2))[1])
+        _avoided[terminal] = time.monotonic() + seconds, seconds
     log.warning("fetch_failed", terminal=terminal, outcome=outcome, detail=detail)
     return FetchError(reason, detail)

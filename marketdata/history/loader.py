@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 from django.core.cache import cache
+from django.db import close_old_connections
 
 from argus.config import config
 from marketdata import models, periods
@@ -50,7 +51,10 @@ _claims = Claims()
 
 @dataclass(slots=True)
 class Loaded:
-    """One symbol's base bars. ``reason`` says why something of them is missing, ``behind`` that it is the newest of them."""
+    """One symbol's base bars. ``reason`` says why something of them is missing, ``behind`` that it is the newest of them.
+
+    The ``blocks`` of a loader that is to leave the bars where they are have none.
+    """
 
     blocks: list[Block] = field(default_factory=list)
     open_day: Series = EMPTY
@@ -76,10 +80,18 @@ class Stored:
 
 
 class Loader:
-    """Of one market and one base period. ``deadline`` is on the monotonic clock; ``error`` why the last fetch failed."""
+    """Of one market and one base period. ``deadline`` is on the monotonic clock; ``error`` why the last fetch failed.
 
-    def __init__(self, *, market: str, base: Period, need: Need, calendar: TradingCalendar, deadline: float) -> None:
+    ``bare``: for an answer that is larger than memory should hold. What the tiers cover is looked up and not read, what they
+    lack is fetched into them, and ``read`` then gives the bars of one symbol at a time.
+    """
+
+    def __init__(
+        self, *, market: str, base: Period, need: Need, calendar: TradingCalendar, deadline: float, bare: bool = False
+    ) -> None:
         self.need = need
+        self._bare = bare
+        self._lacking: set[str] = set()
         self.error: FetchError | None = None
         self._market = market
         self._base = base
@@ -118,17 +130,33 @@ class Loader:
                 loaded[key.symbol].open_day = of_open_day.block.series if of_open_day.block else EMPTY
         return loaded
 
-    def held(self, symbol: str) -> list[Block]:
-        """The symbol's blocks as the tiers have them now."""
-        return [found.block for found in self._tiers.get_many(self.keys(symbol)).values() if found.block is not None]
+    def read(self, symbol: str) -> list[Block]:
+        """The symbol's blocks as they lie in memory and files now. What has gone since it was loaded (a file that turns out to
+        be damaged, memory that had to make room) is fetched again, within as much time again. Raises ``FetchError``."""
+        wanted = self.keys(symbol)
+        blocks = self._tiers.peek_many(wanted, counted=True)
+        if symbol not in self._lacking and any(key not in blocks or blocks[key].missing(days) for key, days in wanted.items()):
+            again = Loader(
+                market=self._market,
+                base=self._base,
+                need=Need(self.need.days, None),
+                calendar=self._calendar,
+                deadline=time.monotonic() + config.fetch_timeout,
+            )
+            close_old_connections()
+            found = again.load((symbol,))[symbol].blocks
+            if again.error is not None:
+                raise again.error
+            return found
+        return [blocks[key] for key in wanted if key in blocks]
 
     def keys(self, symbol: str) -> dict[BlockKey, tuple[date, ...]]:
         """The symbol's blocks in order, each with the days that are needed of it."""
         return keys_of(config.market, symbol, self._base, self.need.days)
 
     def _closed_days(self, wanted: Mapping[BlockKey, tuple[date, ...]], loaded: Mapping[str, Loaded]) -> dict[BlockKey, Block]:
-        blocks: dict[BlockKey, Block] = {}
-        pending = list(wanted)
+        blocks: dict[BlockKey, Block] = self._covered(wanted, loaded) if self._bare else {}
+        pending = [key for key in wanted if key not in blocks]
         while pending:
             before = _claims.landed
             lacking = self._without_unlisted(self._look(pending, wanted, blocks, loaded), blocks)
@@ -153,7 +181,20 @@ class Loader:
                 if missing:
                     loaded[key.symbol].reason = self.error.reason
                     loaded[key.symbol].behind |= newest in missing
+        self._lacking |= {key.symbol for key, days in wanted.items() if key not in blocks or blocks[key].missing(days)}
         return {key: blocks[key] for key in wanted if key in blocks}
+
+    def _covered(self, wanted: Mapping[BlockKey, tuple[date, ...]], loaded: Mapping[str, Loaded]) -> dict[BlockKey, Block]:
+        """The blocks that lack nothing, without their bars."""
+        blocks: dict[BlockKey, Block] = {}
+        for key, found in self._tiers.cover_many(wanted).items():
+            if found.block is not None and not found.block.missing(wanted[key]):
+                blocks[key] = found.block
+                loaded[key.symbol].slowest(found.tier)
+        return blocks
+
+    def _kept(self, block: Block) -> Block:
+        return block.bare() if self._bare else block
 
     def _look(
         self,
@@ -166,7 +207,7 @@ class Loader:
         lacking: dict[BlockKey, list[date]] = {}
         for key, found in (self._tiers.get_many(keys) if keys else {}).items():
             if found.block is not None:
-                blocks[key] = found.block
+                blocks[key] = self._kept(found.block)
                 loaded[key.symbol].slowest(found.tier)
             missing = list(wanted[key]) if found.block is None else found.block.missing(wanted[key])
             if days := _to_ask(missing, found.nothing):
@@ -186,7 +227,7 @@ class Loader:
             if listed:
                 asked[key] = listed
         if empty:
-            blocks.update(self._tiers.put_many(empty))
+            blocks.update((key, self._kept(block)) for key, block in self._tiers.put_many(empty).items())
         return asked
 
     def _bring(self, chunk: Chunk, blocks: dict[BlockKey, Block], loaded: Mapping[str, Loaded]) -> bool:
@@ -203,7 +244,8 @@ class Loader:
 
         try:
             name = f"{config.market} {chunk.period} {chunk.first} {chunk.last} {' '.join(chunk.symbols)}"
-            blocks.update(flight().run(name, work, seconds=self._deadline - time.monotonic(), look=brought))
+            landed = flight().run(name, work, seconds=self._deadline - time.monotonic(), look=brought)
+            blocks.update((key, self._kept(block)) for key, block in landed.items())
         except FetchError as error:
             self.error = error
             return False
@@ -308,7 +350,8 @@ def store(fetched: fetch.Fetched, chunk: Chunk, calendar: TradingCalendar, *, as
                     open_ends[day.toordinal()] = first if same and first is not None else (now, rows[day])
             if open_ends:
                 incomplete[symbol] = len(open_ends)
-            seen[_look_name(key)] = {day: look for day, look in before.items() if date.fromordinal(day) not in known} | open_ends
+            settled = {day.toordinal() for day in known}
+            seen[_look_name(key)] = {day: look for day, look in before.items() if day not in settled} | open_ends
         blocks[key] = Block(series, frozenset(day.toordinal() for day in known), time.time_ns() // 1_000_000)
     if seen:
         cache.set_many(seen, LOOKS_KEPT)

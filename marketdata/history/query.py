@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,12 +17,15 @@ from marketdata.types import Adjust, Period
 Choice = TypeVar("Choice", Period, Adjust)
 
 MAX_COUNT: Final = 1_000_000
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 POINT_IN_TIME: Final = frozenset({Adjust.FRONT, Adjust.FRONT_RATIO})
 """Adjustments that look back from a day, so that a later dividend changes all that came before it."""
 
 _DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
 # A plus sign in an address is a space by the time that it is read.
-_MOMENT = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2})[T ]?(\d{2}):?(\d{2})(?::?(\d{2}))?([+ ]08:00)?")
+_MOMENT = re.compile(
+    r"(\d{8}|\d{4}-\d{2}-\d{2})[T ]?(\d{2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,6}))?)?(Z|[+ -]\d{2}(?::?\d{2})?)?", re.IGNORECASE
+)
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +63,9 @@ def make(
 ) -> HistoryQuery:
     """The query of a request's words; ``symbols`` have been resolved, ``fields`` empty means all.
 
-    A day alone (2026-01-05 or 20260105) means the whole of it, as a start and as an end; a moment is 2026-01-05T09:31,
-    20260105093100 or ms since the epoch, in Beijing time. Raises ``ArgusError`` that names the parameter.
+    A day alone (2026-01-05 or 20260105) means the whole of it, as a start and as an end; a moment is 2026-01-05T09:31 or
+    20260105093100, in Beijing time where no offset says otherwise (Z, +08:00), or ms since the epoch. Raises ``ArgusError``
+    that names the parameter.
     """
     if not symbols:
         raise ArgusError(INVALID_ARGUMENT, "Name at least one symbol: symbols=000001.SZ,600000.SH", parameter="symbols")
@@ -76,10 +80,12 @@ def make(
         raise ArgusError(INVALID_ARGUMENT, f"The start, {start}, is after the end, {end}.", parameter="start")
     if first is not None:
         _on_calendar(first, "start", calendar)
-    if last is not None and day_of(last) < calendar.first:
+    if last is not None:
         _on_calendar(last, "end", calendar)
-    if last is not None and first is None:
-        _on_calendar(last, "end", calendar)
+    known_until = None if as_of is None else _as_of(as_of, method, calendar)
+    if known_until is not None and first is not None and first >= midnight(known_until) + DAY:
+        detail = f"The start, {start}, is after {known_until}, and after as_of there are no bars."
+        raise ArgusError(INVALID_ARGUMENT, detail, parameter="as_of")
     return HistoryQuery(
         symbols=tuple(dict.fromkeys(symbols)),
         period=wanted,
@@ -87,7 +93,7 @@ def make(
         end=last,
         count=number,
         adjust=method,
-        as_of=None if as_of is None else _as_of(as_of, method, calendar),
+        as_of=known_until,
         fields=_fields(fields),
     )
 
@@ -100,15 +106,27 @@ def read_time(text: str, parameter: str, *, is_end: bool) -> int:
             day = midnight(date.fromisoformat(word))
             return day + DAY - 1 if is_end else day
         if found := _MOMENT.fullmatch(word):
-            on, hours, minutes, seconds, _ = found.groups()
-            moment = datetime.fromisoformat(f"{date.fromisoformat(on)}T{hours}:{minutes}:{seconds or '00'}")
-            return int(moment.replace(tzinfo=SHANGHAI).timestamp()) * 1000
-        if word.isascii() and word.isdigit() and len(word) in (12, 13):
-            return int(word)
-    except ValueError:
+            return _moment(*found.groups())
+    except (ValueError, OverflowError):
         pass
-    detail = f"{word[:40]!r} is not a time: write 2026-01-05, 2026-01-05T09:31 (Beijing time) or milliseconds since the epoch."
+    # Twelve digits that are no date and time are a time before 2001-09-09.
+    if word.isascii() and word.isdigit() and len(word) in (12, 13):
+        return int(word)
+    detail = (
+        f"{word[:40]!r} is not a time: write 2026-01-05, 2026-01-05T09:31 (Beijing time), 2026-01-05T01:31Z or milliseconds "
+        "since the epoch."
+    )
     raise ArgusError(INVALID_ARGUMENT, detail, parameter=parameter)
+
+
+def _moment(on: str, hours: str, minutes: str, seconds: str | None, fraction: str | None, offset: str | None) -> int:
+    """The parts of a moment in ms since the epoch. Raises ValueError or OverflowError where there is no such moment."""
+    zone = "" if offset is None else offset.upper().replace(" ", "+")
+    text = f"{date.fromisoformat(on)}T{hours}:{minutes}:{seconds or '00'}.{(fraction or '').ljust(6, '0')}{zone}"
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=SHANGHAI)
+    return (moment.astimezone(SHANGHAI) - EPOCH) // timedelta(milliseconds=1)
 
 
 def read_day(text: str, parameter: str) -> date:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ import structlog
 from argus.config import config
 from argus.errors import OUTSIDE_CALENDAR, TOO_MUCH_DATA, UNSUPPORTED, ArgusError
 from marketdata import market_time, periods
-from marketdata.adjust import ALGORITHMS, RATIOS, Factors, RatioUnknown, adjust, factors
+from marketdata.adjust import ALGORITHMS, RATIOS, Factors, RatioUnknown, adjust, factors, gives_ratio
 from marketdata.aggregate import aggregate
 from marketdata.cache.block import ALL, BlockKey
 from marketdata.cache.tiers import Tier, tiers
@@ -45,6 +45,8 @@ WIDER: Final = (1, 4, 16)
 """How many times the days that ``count`` bars should take are looked at, where there are fewer bars than that."""
 SETTLING: Final = 5_000
 """Milliseconds after which the last minute of a bar that has ended is here, if it has traded at all."""
+BEFORE_EX_DATE: Final = timedelta(days=365)
+"""Time before an ex-date in which its last close is looked for: instruments are suspended for months."""
 FACTORS_SHOWN: Final = 100
 """Symbols whose factors stand in the answer."""
 
@@ -182,14 +184,19 @@ class _Answer:
         self.complete = True
         self.waits = False
         self.dividends = dividends.Known({})
+        self.closes_missing: dict[str, str] = {}
         self.factors: dict[str, Factors] = {}
         self.holds = estimate(query, now) * self._base_bars() <= HELD_ROWS
+        # How many bars there are must be known where they are counted; else a large answer's are read once, while it is written.
+        self._reads = self.holds or query.start is None
 
     def prepare(self, request_id: str) -> Prepared:
         began = time.monotonic()
         self.waits = True
         if self.query.adjust is not Adjust.NONE:
             self._learn_dividends()
+        if self.query.adjust in RATIOS:
+            self._learn_closes()
         for market, symbols in _by_market(self.query.symbols).items():
             try:
                 self._load(market, symbols)
@@ -234,6 +241,8 @@ class _Answer:
             if loaded is None:
                 return None
             self._note(loader, loaded)
+        if "ratio_unknown" in self.missing.values():
+            return None
         if self.query.start is None and any(len(self.held.get(symbol, EMPTY)) < self._count() for symbol in self.query.symbols):
             return None
         return self._prepared()
@@ -252,6 +261,29 @@ class _Answer:
             raise error.as_error(parameter="adjust") if error.reason == UNSUPPORTED.name else error.as_error()
         self.missing |= unknown
 
+    def _learn_closes(self) -> None:
+        """Have the days around those ex-dates in the tiers of which the source gave no ratio: it is that of their last closes."""
+        ex_dates = {symbol: found for symbol in self.query.symbols if (found := self._ex_dates_without_ratio(symbol))}
+        for market, symbols in _by_market(list(ex_dates)).items():
+            calendar = _calendar(market)
+            first = max(calendar.first, min(ex_dates[symbol][0] for symbol in symbols) - BEFORE_EX_DATE)
+            last = min(calendar.last, max(ex_dates[symbol][-1] for symbol in symbols))
+            days = calendar.between(first, last) if first <= last else ()
+            need = Need(tuple(day for day in days if is_closed(market, day, self.now)), None)
+            loader = Loader(market=market, base=Period.D1, need=need, calendar=calendar, deadline=self.deadline)
+            for start in range(0, len(symbols), BATCH):
+                loaded = loader.load(symbols[start : start + BATCH])
+                self.closes_missing |= {symbol: item.reason for symbol, item in loaded.items() if item.reason}
+
+    def _ex_dates_without_ratio(self, symbol: str) -> list[date]:
+        """The ex-dates that enter into the symbol's prices and whose ratio its source did not give."""
+        told = self.dividends.told.get(symbol)
+        every = [date.fromisoformat(item.ex_date) for item in told.dividends if not gives_ratio(item)] if told else []
+        if self.query.adjust is Adjust.FRONT_RATIO:
+            begin = date.min if self.query.start is None else day_of(self.query.start)
+            return sorted(day for day in every if begin < day <= self.as_of)
+        return sorted(day for day in every if day <= day_of(self.now if self.end is None else min(self.end, self.now)))
+
     def _loader(self, market: str, widen: int) -> Loader:
         return Loader(
             market=market,
@@ -259,6 +291,7 @@ class _Answer:
             need=_need(self.query, market, self.end, self.now, widen),
             calendar=_calendar(market),
             deadline=self.deadline,
+            bare=not self._reads,
         )
 
     def _load(self, market: str, symbols: Sequence[str]) -> None:
@@ -291,17 +324,19 @@ class _Answer:
             self.complete &= len(item.blocks) == len(needed) and not any(
                 block.missing(days) for block, days in zip(item.blocks, needed.values(), strict=False)
             )
-            newest = [*(block.series.time[-1:] for block in item.blocks), item.open_day.time[-1:]]
             self.versions[symbol] = (
                 [(block.fetched_at, len(block.days)) for block in item.blocks],
-                [stamp.tolist() for stamp in newest],
+                item.open_day.time[-1:].tolist(),
                 len(item.open_day),
             )
-            if self.holds or self.query.start is None:
+            if self._reads:
                 series = self._finish(symbol, [block.series for block in item.blocks])
                 self.lengths[symbol] = len(series)
                 if self.holds:
                     self.held[symbol] = series
+            elif self.query.adjust in RATIOS and self._ex_dates_without_ratio(symbol):
+                # Whether the ratio can be had must be said before the first bar.
+                self._finish(symbol, self._stored(symbol))
 
     def _finish(self, symbol: str, blocks: Sequence[Series]) -> Series:
         """The symbol's bars as they are answered."""
@@ -313,7 +348,7 @@ class _Answer:
         try:
             series = self._adjusted(symbol, series, whole)
         except RatioUnknown:
-            self.missing[symbol] = "ratio_unknown"
+            self.missing[symbol] = self.closes_missing.get(symbol, "ratio_unknown")
             return EMPTY
         made = aggregate(series, self.query.period, market)
         if self.base is Period.M1 and len(made):
@@ -329,14 +364,16 @@ class _Answer:
         if method is Adjust.NONE or told is None:
             return series
         daily = whole
-        if self.base is Period.M1 and method in RATIOS and any(dividend.ratio is None for dividend in told.dividends):
-            daily = self._daily(symbol)
+        if self.base is Period.M1 and self._ex_dates_without_ratio(symbol):
+            closed = self._daily(symbol)
+            # The open day's ex-date has no bar of a day yet, but minutes.
+            daily = merge(closed, whole.between(int(closed.time[-1]) + 1 if len(closed) else None, None))
         if len(self.factors) < FACTORS_SHOWN or symbol in self.factors:
             self.factors[symbol] = factors(series, told.dividends, method, as_of=self.as_of, daily=daily)
         return adjust(series, told.dividends, method, as_of=self.as_of, daily=daily)
 
     def _daily(self, symbol: str) -> Series:
-        """The daily bars that are here, for the last closes before ex-dates."""
+        """The symbol's daily bars, as far as they are here."""
         key = BlockKey(config.market, symbol, Period.D1, ALL)
         found = tiers().get_many((key,)) if self.waits else tiers().get_memory((key,)) or {}
         block = found[key].block if key in found else None
@@ -346,12 +383,16 @@ class _Answer:
         for symbol in self.query.symbols:
             if symbol not in self.loaders:
                 continue
-            if self.holds:
-                series = self.held[symbol]
-            else:
-                series = self._finish(symbol, [block.series for block in self.loaders[symbol].held(symbol)])
+            series = self.held[symbol] if self.holds else self._finish(symbol, self._stored(symbol))
             if len(series):
                 yield symbol, series
+
+    def _stored(self, symbol: str) -> list[Series]:
+        """The symbol's base bars of closed days, read again. Raises ``ArgusError``."""
+        try:
+            return [block.series for block in self.loaders[symbol].read(symbol)]
+        except FetchError as error:
+            raise error.as_error() from None
 
     def _prepared(self) -> Prepared:
         for symbol, series in self.held.items():

@@ -165,6 +165,22 @@ def test_a_damaged_file_is_moved_aside_counted_and_written_anew(url: str, damage
     assert archive.counts.read().corrupt == 2
 
 
+def test_what_files_cover_is_told_by_their_ends_alone(archive: Archive, tmp_path: Path) -> None:
+    archive.write_many({month_key(): month(), day_key(): daily()})
+    covered = archive.cover_many([month_key(), day_key(), day_key("000001.SZ")])
+    whole = archive.read_many([month_key(), day_key()])
+    assert {key: (block.days, block.fetched_at, len(block.series)) for key, block in covered.items()} == {
+        key: (block.days, block.fetched_at, 0) for key, block in whole.items()
+    }
+    [path] = tmp_path.rglob("1d/*.parquet")
+    good = path.read_bytes()
+    path.write_bytes(bytes(60) + good[60:])
+    assert day_key() in archive.cover_many([day_key()]), "the bars were not looked at"
+    path.write_bytes(good[:-60] + bytes(60))
+    assert archive.cover_many([day_key()]) == {}
+    assert (path.exists(), archive.counts.read().corrupt, archive.counts.read().hits) == (False, 1, 2)
+
+
 def test_no_flipped_byte_makes_a_file_lie(archive: Archive) -> None:
     block = daily(30)
     archive.write_many({day_key(): block})

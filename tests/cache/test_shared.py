@@ -37,6 +37,24 @@ def test_what_was_put_comes_back_in_one_round_trip(shared: Shared, redis_url: st
     assert (shared.counts.read().hits, shared.counts.read().misses, shared.counts.read().writes) == (5, 1, 5)
 
 
+def test_a_hundred_bars_of_the_open_day_cost_one_round_trip(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [day_key(f"60{number:04d}.SH") for number in range(100)]
+    shared.get_forming(keys[:1])
+    sent: list[int] = []
+    send = redis.connection.AbstractConnection.send_packed_command
+
+    def counted(connection: redis.Connection, *command: object, **options: object) -> None:
+        sent.append(1)
+        send(connection, *command, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", counted)
+    shared.put_forming({key: (daily(1), 60.0) for key in keys})
+    assert len(shared.get_forming(keys)) == 100
+    shared.put_nothing(dict.fromkeys(keys, ("none", 60.0)))
+    assert len(shared.get_many(keys, {})[1]) == 100
+    assert len(sent) == 4
+
+
 def test_a_use_sets_the_time_to_live_anew(shared: Shared, redis_url: str) -> None:
     shared.put_many({day_key(): daily()}, minute)
     shared.get_many([day_key()], {day_key(): 3600.0})

@@ -17,6 +17,7 @@ from marketdata.cache.block import Block
 from marketdata.cache.memory import Memory
 from marketdata.cache.shared import Shared
 from marketdata.cache.tiers import WATCH_EVERY, Busy, Tier, Tiers
+from marketdata.series import EMPTY
 from marketdata.types import Period
 from tests.cache.blocks import daily, day_key, month, month_key, same
 from tests.conftest import RedisServer
@@ -192,6 +193,16 @@ def test_what_nobody_waits_for_goes_into_files_and_only_keeps_the_rest_true(make
     assert len(tiers.memory) == 1
     assert tiers.get(month_key()).block.days == month().days
     assert (other.get(month_key()).tier, other.get(day_key()).tier) == (Tier.L2, Tier.L3)
+
+
+def test_a_block_that_says_nothing_makes_no_file_and_hides_none(make: Callable[..., Tiers], tmp_path: Path) -> None:
+    nothing = Block(EMPTY, frozenset(), 1)
+    tiers = make()
+    assert same(tiers.put(day_key(), nothing), nothing)
+    assert (list(tmp_path.rglob("*.parquet")), tiers.get(day_key()).tier) == ([], Tier.L1)
+    make().put(month_key(), month())
+    assert same(tiers.put(month_key(), nothing), month())
+    assert same(tiers.get(month_key()).block, month())
 
 
 def test_clearing_is_by_tier_symbol_and_period_and_says_how_much(make: Callable[..., Tiers], redis_url: str) -> None:

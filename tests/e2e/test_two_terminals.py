@@ -99,6 +99,21 @@ def repair(terminal: EmulatedTerminal, fault: str) -> None:
         terminal.set_mode(frozen=False, empty=[])
 
 
+def test_bars_come_from_the_other_terminal_and_when_none_answers_both_are_named(
+    service: Any, terminals: dict[str, EmulatedTerminal]
+) -> None:
+    path = "/api/v1/market_data/history?period=1d&start=2025-07-14&end=2025-07-25&symbols="
+    terminals["first"].kill()
+    status, body, _ = get(service.port, f"{path}600000.SH", service.key)
+    assert (status, len(body["data"])) == (200, 10), body
+    terminals["second"].kill()
+    status, body, _ = get(service.port, f"{path}000001.SZ", service.key)
+    assert (status, body["name"]) == (503, "source_unavailable"), body
+    assert all(f"{name}: " in body["detail"] for name in NAMES), body
+    status, body, _ = get(service.port, f"{path}600000.SH", service.key)
+    assert (status, len(body["data"])) == (200, 10), "what is here is still answered"
+
+
 def test_the_service_ends_in_time_while_a_terminal_answers_nothing(service: Any, terminals: dict[str, EmulatedTerminal]) -> None:
     with stream(service.port, service.key, symbols=["*"]) as client:
         for terminal in terminals.values():

@@ -91,9 +91,10 @@ class EmulatedTerminal:
         return found
 
     def set_mode(self, **modes: Any) -> None:
-        """Set modes (fields of ``tests.emulator.terminal.Modes``); they outlive a restart."""
+        """Set modes (fields of ``tests.emulator.terminal.Modes``), at once or from its next start; they outlive a restart."""
         self._modes.update(modes)
-        self.order({"set": modes})
+        if self._process is not None:
+            self.order({"set": modes})
 
     def advance(self, steps: int = 1) -> None:
         """Let the market move on and push every change."""

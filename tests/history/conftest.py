@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from argus.celery import app
@@ -37,6 +38,7 @@ class Terminal(SimulatedSource):
         super().__init__(symbols=SYMBOLS, clock=clock)
         self.asked: list[tuple[tuple[str, ...], Period, date, date]] = []
         self.down = False
+        self.without_ratios = False
         self.change: Any = None
         self.hold = threading.Event()
         self.hold.set()
@@ -57,7 +59,10 @@ class Terminal(SimulatedSource):
         self.asked_dividends = getattr(self, "asked_dividends", 0) + 1
         if self.down:
             raise SourceUnavailable("the test has taken it down")
-        return super().fetch_dividends(symbols, timeout=timeout)
+        given = super().fetch_dividends(symbols, timeout=timeout)
+        if not self.without_ratios:
+            return given
+        return {symbol: tuple(msgspec.structs.replace(paid, ratio=None) for paid in told) for symbol, told in given.items()}
 
 
 class Market:
@@ -67,6 +72,11 @@ class Market:
         self.terminal = terminal
         self._clock = clock
         self.set(clock.now())
+
+    @property
+    def now(self) -> int:
+        """The market's time."""
+        return self._clock.now()
 
     def set(self, ms: int) -> None:
         """The market's time, at the terminal and in this process."""
@@ -87,7 +97,8 @@ def _own_tiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     tiers_module.forget()
     monkeypatch.setattr(tiers_module, "config", Config(archive_url=str(tmp_path / "archive")))
     dividends.memory.clear()
-    fetch._failed_at.clear()
+    fetch._avoided.clear()
+    fetch.ending.clear()
     yield
     tiers_module.forget()
 

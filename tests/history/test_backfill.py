@@ -11,10 +11,11 @@ from django.utils import timezone
 
 from argus.errors import OUTSIDE_CALENDAR, ArgusError
 from marketdata import universe
-from marketdata.history import backfill, loader
+from marketdata.cache.tiers import Tier, tiers
+from marketdata.history import backfill, fetch, loader
 from marketdata.history.service import prepare
 from marketdata.models import Backfill
-from marketdata.sources.base import Bars
+from marketdata.sources.base import Bars, SourceUnavailable
 from marketdata.types import Period
 from marketdata.universe import Universe
 from tests.history.conftest import Market
@@ -44,6 +45,17 @@ def test_a_backfill_fetches_month_by_month_and_a_second_one_nothing(market: Mark
     market.terminal.down = True
     query = market.query(*symbols[:3], period="15m", start="2026-04-01", end="2026-06-29")
     assert not prepare(query, deadline_seconds=5, request_id="r").missing
+
+
+def test_a_backfill_fills_the_files_and_not_the_memory_that_requests_need(market: Market, symbols: list[str]) -> None:
+    start(symbols[:3], period=Period.D1)
+    assert len(tiers().memory) == 0
+    start(symbols[:5], period=Period.D1)
+    assert (len(tiers().memory), tiers().stats().lookups) == (0, 0)
+    answer = prepare(
+        market.query(*symbols[:5], period="1d", start="2026-04-01", end="2026-06-30"), deadline_seconds=5, request_id="r"
+    )
+    assert set(answer.tier_of.values()) == {Tier.L3}
 
 
 def test_a_backfill_waits_for_a_terminal_that_is_away_and_goes_on_where_it_was(market: Market, symbols: list[str]) -> None:
@@ -99,6 +111,39 @@ def test_a_cancelled_job_stops_after_its_chunk_and_can_go_on(market: Market, sym
     backfill.resume(job.pk)
     job = backfill.find(job.pk)
     assert (job.state, job.finished_at is not None) == ("done", True)
+
+
+def test_a_worker_that_ends_gives_its_job_back(market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+    hand_over = backfill.hand_over
+    monkeypatch.setattr(backfill, "hand_over", lambda number: handed.append(number) or handed[1:] or hand_over(number))
+
+    def told_to_end(bars: Bars) -> Bars:
+        fetch.ending.set()
+        return bars
+
+    market.terminal.change = told_to_end
+    job = start(symbols[:1])
+    assert (job.state, job.chunks_done, job.chunks_total, job.finished_at) == ("waiting", 1, 3, None)
+    assert handed == [job.pk, job.pk], "whoever is there takes it at once"
+    fetch.ending.clear()
+    market.terminal.change = None
+    assert backfill.run(job.pk) == "done"
+    job = backfill.find(job.pk)
+    assert (job.chunks_done, job.chunks_total) == (3, 3)
+    assert sorted(first.month for words, _, first, _ in market.terminal.asked if words) == [4, 5, 6]
+    asked = len(market.terminal.asked)
+    assert backfill.run(job.pk) == "taken", "a message that comes twice"
+    assert len(market.terminal.asked) == asked
+
+
+def test_while_the_terminal_is_away_a_worker_ends_all_the_same(market: Market, symbols: list[str]) -> None:
+    def gone(bars: Bars) -> Bars:
+        fetch.ending.set()
+        raise SourceUnavailable("gone")
+
+    market.terminal.change = gone
+    assert start(symbols[:1]).state == "waiting"
 
 
 def test_what_was_refused_is_written_down_and_not_stored(market: Market, symbols: list[str]) -> None:

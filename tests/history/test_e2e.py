@@ -1,8 +1,10 @@
-"""A QMT terminal (emulated) behind the service: bars come into the archive, and a backfill outlives its terminal."""
+"""Behind the whole service: bars come into the archive, and a backfill outlives its terminal (emulated QMT) and its worker."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +55,7 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, terminal: EmulatedTe
     finally:
         for process in service.processes.values():
             process.kill()
+            process.wait(10)
         if redis_server is not None:
             redis_server.stop()
 
@@ -68,11 +71,20 @@ def asked(terminal: EmulatedTerminal) -> int:
     return len(terminal.called("get_market_data3"))
 
 
+def months_asked(terminal: EmulatedTerminal, code: str) -> set[str]:
+    """The months of which the terminal was asked for minutes of a code, by the first day of each call."""
+    calls = terminal.called("get_market_data3")
+    return {call["arguments"][1][:6] for call in calls if code in call["first"] and call["arguments"][0] == "1m"}
+
+
 def test_bars_come_from_the_terminal_once_and_from_the_archive_after_that(service: Any, terminal: EmulatedTerminal) -> None:
+    terminal.set_mode(pad=["600000.SH"])
     path = f"/api/v1/market_data/history?symbols=600000.SH&period=1d&start={START}&end={END}"
     status, body, _ = get(service.port, path, service.key)
     assert status == 200, body
-    assert len(body["data"]) == 10, body
+    assert len(body["data"]) == 10, "rows on days without trading are refused"
+    refused = get(service.port, "/metrics", service.key)[1]
+    assert re.search(r'argus_bars_refused_total{[^}]*reason="date"[^}]*} [1-9]', refused), "and reported"
     before = asked(terminal)
     assert before > 0
     status, again, _ = get(service.port, path, service.key)
@@ -83,11 +95,10 @@ def test_bars_come_from_the_terminal_once_and_from_the_archive_after_that(servic
     assert (status, len(offline["data"])) == (200, 2), offline
 
 
-def test_a_backfill_waits_for_its_terminal_and_ends_when_it_is_back(service: Any, terminal: EmulatedTerminal) -> None:
-    terminal.set_mode(zero_fill=["000001.SZ"])
-    terminal.kill()
-    wait_for(lambda: get(service.port, "/health/ready")[0] == 503, "the service to notice")
-    job_asked = {"symbols": ["600000.SH", "000001.SZ"], "period": "1m", "start": START, "end": END}
+@pytest.mark.parametrize("service", ["embedded"], indirect=True)
+def test_a_backfill_waits_for_its_terminal_and_goes_on_when_it_is_back(service: Any, terminal: EmulatedTerminal) -> None:
+    terminal.set_mode(zero_fill=["000001.SZ"], pad=["600000.SH"], latency=0.3)
+    job_asked = {"symbols": ["600000.SH", "000001.SZ"], "period": "1m", "start": START, "end": "2025-08-07"}
     status, job = post(service, "/api/v1/backfills", job_asked)
     assert (status, job["state"]) == (202, "waiting")
     path = f"/api/v1/backfills/{job['id']}"
@@ -95,15 +106,107 @@ def test_a_backfill_waits_for_its_terminal_and_ends_when_it_is_back(service: Any
     def told() -> dict[str, Any]:
         return dict(get(service.port, path, service.key)[1])
 
-    wait_for(lambda: "waiting for the terminal" in told()["detail"], "the job to wait for its terminal")
+    wait_for(lambda: told()["chunks_done"] == 1, "the first month")
+    assert "202508" in months_asked(terminal, "600000.SH")
+    terminal.kill()
+    waiting = wait_for(
+        lambda: "waiting for the terminal" in (job := told())["detail"] and job, "the job to wait for its terminal"
+    )
+    assert (waiting["state"], waiting["percent"], waiting["chunks_total"]) == ("running", 25.0, 4)
+    terminal.set_mode(latency=0.0)
     terminal.restart()
     done = wait_for(lambda: (job := told())["state"] == "done" and job, "the job to end", 90)
+    assert months_asked(terminal, "600000.SH") == {"202507"}, "what had come is not asked for again"
     assert done["percent"] == 100.0
-    assert done["bars"] == 2410
-    assert sum(done["refused"].values()) > 0, "zero-filled rows are refused and reported"
+    assert done["bars"] == 19 * 241 + 1
+    assert done["refused"]["zero"] > 0, "zero-filled rows are refused and reported"
+    assert done["refused"]["date"] > 0, "and those of days without trading"
     assert {problem["symbol"] for problem in done["problems"]} == {"000001.SZ"}
     terminal.kill()
     history = f"/api/v1/market_data/history?symbols=600000.SH&period=5m&start={START}&end={END}&limit=1000"
     status, body, _ = get(service.port, history, service.key)
     assert (status, len(body["data"])) == (200, 480), body
     assert call("DELETE", service.port, path, service.key)[1]["state"] == "done", "what has ended stays as it is"
+    _, job = post(service, "/api/v1/backfills", {**job_asked, "start": "2025-06-03", "end": "2025-06-30"})
+    path = f"/api/v1/backfills/{job['id']}"
+    wait_for(lambda: "waiting for the terminal" in told()["detail"], "a job that waits")
+    assert service.stop("web") == 0
+    assert "backfill_given_back" in service.log("web")
+
+
+WORK = {"first": "terminal.first,argus", "second": "terminal.second"}
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Any]:
+    """A service with two terminals (simulated), a worker for each; the first one's also does the jobs."""
+    redis_server = RedisServer(tmp_path)
+    redis_server.start()
+    settings = {"ARGUS_TERMINALS": "first,second", "ARGUS_SIMULATED_SYMBOLS": "60", "ARGUS_FETCH_TIMEOUT": "10"}
+    service = Service(tmp_path, REDIS_URL=redis_server.url, **settings)
+    service.port = free_port()
+    try:
+        service.manage("migrate", "--verbosity", "0")
+        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+        for name in WORK:
+            start_worker(service, name)
+        service.start("beat", "-m", "celery", "-A", "argus", "beat")
+        service.start("web", "manage.py", "serve", "--port", str(service.port))
+        service.ready(service.port, "web")
+        yield service
+        service.close()
+    finally:
+        for process in service.processes.values():
+            process.kill()
+            process.wait(10)
+        redis_server.stop()
+
+
+def start_worker(service: Service, name: str) -> None:
+    service.start(name, "-m", "celery", "-A", "argus", "worker", "-Q", WORK[name], "-n", f"{name}@%h")
+
+
+def fetched(service: Service) -> int:
+    """Answers from terminals that the worker of jobs has got."""
+    return service.log("first").count('"event":"fetched"')
+
+
+def test_a_backfill_outlives_its_worker_and_requests_go_to_the_other_terminal_meanwhile(pair: Any) -> None:
+    # None of them is halted in these months: a day without minutes would be asked for a second time.
+    symbols = [f"6000{number}.SH" for number in (11, 12, 13, 16, 17)]
+    wanted = {"symbols": symbols, "period": "1m", "start": "2025-07-01", "end": "2026-06-30"}
+    status, job = post(pair, "/api/v1/backfills", wanted)
+    assert status == 202
+    path = f"/api/v1/backfills/{job['id']}"
+
+    def told() -> dict[str, Any]:
+        return dict(get(pair.port, path, pair.key)[1])
+
+    wait_for(lambda: told()["chunks_done"] >= 1, "the first month")
+    assert pair.stop("first") == 0
+    left = told()
+    assert (left["state"], left["chunks_total"]) == ("waiting", 12), "it was given back"
+    start_worker(pair, "first")
+    wait_for(lambda: told()["chunks_done"] > left["chunks_done"] + 1, "it to go on by itself")
+    pair.stop("first", signal.SIGKILL)
+    left = told()
+    assert (left["state"], left["chunks_total"]) == ("running", 12)
+    assert left["chunks_done"] < 12
+    # Nobody answers for the first terminal any more: of the request's time one half is waited for it.
+    asked = "/api/v1/market_data/history?symbols=600000.SH,000002.SZ&period=1d&start=2026-03-02&end=2026-03-31"
+    status, body, _ = get(pair.port, asked, pair.key)
+    assert (status, body["missing"]) == (200, {})
+    assert post(pair, path, {})[1]["state"] == "running", "its worker may only be slow"
+    later = "from marketdata.models import Backfill; Backfill.objects.update(beat_at='2026-01-01T00:00:00Z')"
+    pair.manage("shell", "-c", later)
+    start_worker(pair, "first")
+    assert post(pair, path, {})[1]["state"] in ("waiting", "running")
+    done = wait_for(lambda: (job := told())["state"] == "done" and job, "the job to end")
+    assert (done["chunks_done"], done["chunks_total"], done["percent"]) == (12, 12, 100.0)
+    assert (done["refused"], done["problems"]) == ({}, [])
+    # Each worker's first question is what time it is; what was under way may have come and not been written down.
+    assert fetched(pair) - 3 in (12, 13, 14)
+    again = post(pair, "/api/v1/backfills", wanted)[1]
+    path = f"/api/v1/backfills/{again['id']}"
+    ended = wait_for(lambda: (job := told())["state"] == "done" and job, "the second job to end")
+    assert (ended["chunks_total"], ended["bars"]) == (0, 0), "all of it is here"

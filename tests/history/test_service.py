@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
+from argus.config import config
 from argus.errors import DEADLINE, SOURCE_UNAVAILABLE, TOO_MUCH_DATA, ArgusError
-from marketdata.cache.tiers import Tier, tiers
+from marketdata.cache.tiers import Tier, Tiers, forget, tiers
 from marketdata.calendar import CHINA, day_of, midnight
-from marketdata.history import loader, service
+from marketdata.history import dividends, loader, service
 from marketdata.history.service import Prepared, prepare, prepare_now
-from marketdata.models import Dividends
+from marketdata.models import Dividends, Instrument
 from marketdata.series import Series
 from marketdata.sources.base import Bars
 from marketdata.types import Period
@@ -238,6 +241,73 @@ def test_a_large_answer_is_read_symbol_by_symbol(market: Market, symbols: list[s
         assert one.equals(two)
 
 
+def new_process() -> Tiers:
+    """The tiers of a process that has just begun, over the same files."""
+    forget()
+    return tiers()
+
+
+def test_a_large_answer_reads_its_files_once_and_leaves_memory_to_others(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "HELD_ROWS", 10)
+    query = market.query(*symbols, period="1d", start="2026-01-05", end="2026-06-30")
+    fetched = prepare(query, deadline_seconds=20, request_id="r")
+    fresh = new_process()
+    prepared = prepare(query, deadline_seconds=20, request_id="r")
+    assert (prepared.tier_of, prepared.closed, prepared.etag) == (dict.fromkeys(symbols, Tier.L3), True, fetched.etag)
+    assert fresh.stats().tiers["l3"].events.hits == 0, "what the files cover stands at their ends"
+    assert [symbol for symbol, _ in prepared.parts()] == symbols
+    assert (fresh.stats().tiers["l3"].events.hits, len(fresh.memory)) == (len(symbols), 0)
+
+
+@pytest.mark.parametrize("held", [300_000, 10])
+def test_a_damaged_file_is_put_away_counted_and_fetched_again(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: int
+) -> None:
+    monkeypatch.setattr(service, "HELD_ROWS", held)
+    query = market.query(*symbols[:3], period="1d", start="2026-01-05", end="2026-06-30")
+    told = dict(prepare(query, deadline_seconds=20, request_id="r").parts())
+    (path,) = tmp_path.rglob(f"{symbols[1]}.parquet")
+    damage(path)
+    fresh = new_process()
+    asked = len(market.terminal.asked)
+    for symbol, series in prepare(query, deadline_seconds=20, request_id="r").parts():
+        assert series.equals(told.pop(symbol))
+    assert told == {}
+    assert [words for words, *_ in market.terminal.asked[asked:]] == [(symbols[1],)]
+    assert fresh.stats().tiers["l3"].events.corrupt == 1
+    assert [aside.name.rpartition(".")[0] for aside in (tmp_path / "archive" / "corrupt").iterdir()] == [
+        f"{config.market}~1d~{symbols[1]}.parquet"
+    ]
+    new_process()
+    assert prepare(query, deadline_seconds=20, request_id="r").tier_of == dict.fromkeys(symbols[:3], Tier.L3)
+
+
+def test_a_large_answer_that_cannot_be_finished_says_so(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(service, "HELD_ROWS", 10)
+    query = market.query(*symbols[:3], period="1d", start="2026-01-05", end="2026-06-30")
+    prepare(query, deadline_seconds=20, request_id="r")
+    (path,) = tmp_path.rglob(f"{symbols[1]}.parquet")
+    damage(path)
+    new_process()
+    market.terminal.down = True
+    parts = prepare(query, deadline_seconds=20, request_id="r").parts()
+    assert next(parts)[0] == symbols[0]
+    with pytest.raises(ArgusError) as refused:
+        next(parts)
+    assert refused.value.problem is SOURCE_UNAVAILABLE
+
+
+def damage(path: Path) -> None:
+    """Change a byte of the first page: the file's end, which says what it covers, stays as it was."""
+    data = bytearray(path.read_bytes())
+    data[60] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
 def test_more_than_one_request_may_hold_is_refused_with_what_would_do(market: Market) -> None:
     many = [f"60{number:04d}.SH" for number in range(3000)]
     with pytest.raises(ArgusError) as refused:
@@ -250,3 +320,86 @@ def test_days_between_are_those_of_the_calendar(market: Market, symbols: list[st
     series = only(ask(market, symbols[3], period="1d", start="2026-01-01", end="2026-06-30"))
     days = {day_of(stamp) for stamp in series.time.tolist()}
     assert days <= set(CHINA.between(date(2026, 1, 1), date(2026, 6, 30)))
+
+
+@pytest.mark.parametrize("method", ["front_ratio", "back_ratio"])
+@pytest.mark.parametrize("period", ["5m", "1d"])
+def test_ratios_that_the_source_does_not_give_are_those_of_the_last_closes(
+    market: Market, symbols: list[str], method: str, period: str
+) -> None:
+    market.at("2026-07-31")
+    query = {"period": period, "start": "2026-07-01", "end": "2026-07-10", "adjust": method}
+    told = ask(market, *symbols[:10], **query)
+    market.terminal.without_ratios = True
+    dividends.memory.clear()
+    Dividends.objects.all().delete()
+    assert prepare_now(market.query(*symbols[:10], **query)) is None
+    computed = ask(market, *symbols[:10], **query)
+    assert computed.missing == {}
+    assert any(factors.rows for factors in computed.adjustment.factors.values())  # type: ignore[union-attr]
+    for (symbol, one), (other, two) in zip(told.parts(), computed.parts(), strict=True):
+        assert symbol == other
+        np.testing.assert_allclose(one.close, two.close, atol=1e-6)
+    at_once = prepare_now(market.query(*symbols[:10], **query))
+    assert at_once is not None
+    assert at_once.etag == computed.etag
+
+
+def test_a_ratio_that_cannot_be_had_is_said_with_the_reason(market: Market, symbols: list[str]) -> None:
+    market.terminal.without_ratios = True
+    market.at("2026-07-31")
+    query = {"period": "5m", "start": "2026-05-06", "end": "2026-05-08"}
+    ask(market, symbols[0], **query)
+    market.terminal.fetch_dividends(symbols[:1], timeout=5)
+    dividends.known(symbols[:1], market.now, deadline=time.monotonic() + 10)
+    market.terminal.down = True
+    answer = ask(market, symbols[0], adjust="front_ratio", **query)
+    assert (answer.missing, list(answer.parts())) == ({symbols[0]: "source_unavailable"}, [])
+
+
+def test_what_came_before_the_deadline_is_kept_and_the_next_request_gets_further(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BATCH", 10)
+    asked = market.query(*symbols, period="1d", start="2026-06-01", end="2026-06-30")
+    # The last symbols of a market are here already; the terminal then answers two of its calls and no more.
+    ask(market, *symbols[-2:], period="1d", start="2026-06-01", end="2026-06-30")
+    begun = len(market.terminal.asked)
+
+    def stops(bars: Bars) -> Bars:
+        if len(market.terminal.asked) == begun + 2:
+            market.terminal.hold.clear()
+        return bars
+
+    market.terminal.change = stops
+    part = prepare(asked, deadline_seconds=2, request_id="r")
+    here = {symbol for symbol, _ in part.parts()}
+    assert len(here) >= 12
+    assert set(symbols[-2:]) <= here, "what is here is given although something else was late"
+    assert part.missing == dict.fromkeys((symbol for symbol in symbols if symbol not in here), "deadline")
+    market.terminal.change = None
+    market.terminal.hold.set()
+    fetched = len(market.terminal.asked)
+    whole = prepare(asked, deadline_seconds=20, request_id="r")
+    assert (whole.missing, len(list(whole.parts()))) == ({}, len(symbols))
+    assert here.isdisjoint(symbol for words, *_ in market.terminal.asked[fetched:] for symbol in words)
+
+
+def test_days_before_the_listing_are_known_without_asking(market: Market, symbols: list[str]) -> None:
+    symbol = symbols[0]
+    Instrument.objects.create(
+        symbol=symbol, market="SZ", source="simulated", listed=date(2026, 6, 8), refreshed_at=timezone.now()
+    )
+    before = ask(market, symbol, period="1d", start="2026-03-02", end="2026-03-31")
+    assert (before.missing, before.closed, market.terminal.asked) == ({symbol: "no_bars"}, True, [])
+    ask(market, symbol, period="1m", start="2026-06-01", end="2026-06-12")
+    assert [(a, b) for _, _, a, b in market.terminal.asked] == [(date(2026, 6, 8), date(2026, 6, 12))]
+
+
+def test_what_the_terminal_has_nothing_of_is_not_asked_for_again_at_once(market: Market, symbols: list[str]) -> None:
+    market.terminal.change = lambda bars: Bars({})
+    for _ in range(3):
+        answer = ask(market, *symbols[:2], period="1d", start="2026-06-08", end="2026-06-12")
+        assert answer.missing == dict.fromkeys(symbols[:2], "no_bars")
+    assert len(market.terminal.asked) == 1
+    assert prepare_now(market.query(*symbols[:2], period="1d", start="2026-06-08", end="2026-06-12")) is not None
