@@ -25,7 +25,10 @@ VERSION: Final = 1
 DATABASE: Final = "database.jsonl.gz"
 ARCHIVE: Final = "archive"
 MANIFEST: Final = "manifest.json"
-UNFINISHED: Final = ".partial"
+NOT_COPIED: Final = (".partial", ".tmp", ".lock")
+"""Ends of the names of files that were not finished, or that hold nothing."""
+ROUNDS: Final = 5
+"""How often the archive is looked through while files of it disappear."""
 NOT_KEPT: Final = frozenset(
     {"contenttypes.contenttype", "auth.permission", "sessions.session", "admin.logentry", "streaming.liveconnection"}
 )
@@ -70,14 +73,7 @@ def make(target: Path, archive_url: str, *, with_archive: bool = True, on_step: 
     files = {DATABASE: _entry(target / DATABASE)}
     if with_archive:
         filesystem, root = fsspec.core.url_to_fs(archive_url)
-        found = _archived(filesystem, root)
-        for number, (path, name) in enumerate(found, start=1):
-            place = target / ARCHIVE / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with filesystem.open(path, "rb") as source, place.open("wb") as sink:
-                shutil.copyfileobj(source, sink, SINGLE)
-            files[f"{ARCHIVE}/{name}"] = _entry(place)
-            on_step(name, number, len(found))
+        files |= _copy(filesystem, root, target, on_step)
     manifest = Manifest(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), rows, files)
     (target / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
@@ -130,6 +126,32 @@ def restore(source: Path, archive_url: str, *, replace: bool = False, on_step: S
     return manifest
 
 
+def _copy(filesystem: Any, root: str, target: Path, on_step: Step) -> dict[str, Entry]:
+    """The archive's files. Where some disappear meanwhile (a day's parts become one file), what is there then is copied too."""
+    files: dict[str, Entry] = {}
+    for _ in range(ROUNDS):
+        found = _archived(filesystem, root)
+        for name in files.keys() - {f"{ARCHIVE}/{name}" for _, name in found}:
+            del files[name]
+            (target / name).unlink()
+        gone = ""
+        for number, (path, name) in enumerate(found, start=1):
+            place = target / ARCHIVE / name
+            if f"{ARCHIVE}/{name}" not in files:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with filesystem.open(path, "rb") as source, place.open("wb") as sink:
+                        shutil.copyfileobj(source, sink, SINGLE)
+                except FileNotFoundError:
+                    gone = name
+                    continue
+                files[f"{ARCHIVE}/{name}"] = _entry(place)
+            on_step(name, number, len(found))
+        if not gone:
+            return files
+    raise BackupError(f"files of the archive disappear while they are copied, {gone} the last of them; try again")
+
+
 def _dump(target: Path) -> dict[str, int]:
     # One transaction: the rows are those of one moment.
     with transaction.atomic():
@@ -156,7 +178,7 @@ def _archived(filesystem: Any, root: str) -> list[tuple[str, str]]:
     root = root.rstrip("/")
     filesystem.invalidate_cache()
     paths = filesystem.find(root) if filesystem.exists(root) else []
-    return [(path, path[len(root) :].lstrip("/")) for path in sorted(paths) if not path.endswith(UNFINISHED)]
+    return [(path, path[len(root) :].lstrip("/")) for path in sorted(paths) if not path.endswith(NOT_COPIED)]
 
 
 def _entry(path: Path) -> Entry:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
+import fsspec
 import redis
 from django.core import checks
 
+from argus import redact
 from argus.config import config
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -54,8 +57,24 @@ def redis_answers(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.Ch
     return []
 
 
+def archive_takes_files(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.CheckMessage]:
+    """argus.W005: where nothing can be written, every bar is fetched again and nothing is recorded."""
+    try:
+        files, root = fsspec.core.url_to_fs(config.archive)
+        probe = f"{root.rstrip('/')}/{secrets.token_hex(6)}.tmp"
+        files.makedirs(root, exist_ok=True)
+        files.pipe_file(probe, b"")
+        files.rm_file(probe)
+    except (OSError, ValueError, ImportError, NotImplementedError) as error:
+        hint = "Name a folder that can be written, or the URL of a file system whose package is installed, in ARGUS_ARCHIVE_URL."
+        text = redact.text(f"The archive at {config.archive} takes no files: {type(error).__name__}: {error}.")
+        return [checks.Warning(text, hint=hint, id="argus.W005")]
+    return []
+
+
 def register_all() -> None:
-    """Make the checks known to Django; the one that needs a network runs with ``check --tag network`` and before migrating."""
+    """Make the checks known to Django; the archive's, which writes, runs with ``check --deploy`` and at the start alone."""
     for check in (debug_in_public, any_host, any_proxy):
         checks.register(check, checks.Tags.security)
     checks.register(redis_answers, "network")
+    checks.register(archive_takes_files, "network", deploy=True)

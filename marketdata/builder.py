@@ -40,7 +40,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
@@ -357,15 +357,15 @@ class Counts:
 class BarBuilder:
     """The bars of one feed. Not thread-safe: one owner."""
 
-    def __init__(self, calendar: TradingCalendar = CHINA) -> None:
+    def __init__(self, calendar_of: Callable[[str], TradingCalendar] = lambda market: CHINA) -> None:
+        """``calendar_of``: a market's trading days; it may raise ``OutsideCalendar``."""
         self.counts = Counts()
-        self._calendar = calendar
+        self._calendar_of = calendar_of
         self._states: dict[str, _State] = {}
         self._dirty: set[_State] = set()
         self._closed: list[tuple[_State, int, _Row]] = []
         self._due = NEVER
         self._now = 0
-        self._open_days: dict[int, bool] = {}
 
     def take(self, quotes: Iterable[Quote]) -> None:
         """Accepted quotes, each symbol's in order."""
@@ -536,21 +536,17 @@ class BarBuilder:
         """Close the day before and begin that of a time; False where the market is known to be closed on it."""
         assert state.grid is not None
         start = midnight(day_of(time))
-        if not state.grid.around_the_clock and not self._trades_on(start):
+        if not state.grid.around_the_clock and not self._trades_on(state.symbol, start):
             return False
         self._close_day(state)
         state.begin_day(start)
         return True
 
-    def _trades_on(self, start: int) -> bool:
-        known = self._open_days.get(start)
-        if known is None:
-            try:
-                known = self._calendar.is_trading_day(day_of(start))
-            except OutsideCalendar:
-                known = True
-            self._open_days = {**dict(list(self._open_days.items())[-8:]), start: known}
-        return known
+    def _trades_on(self, symbol: str, start: int) -> bool:
+        try:
+            return self._calendar_of(symbols.market_of(symbol)).is_trading_day(day_of(start))
+        except OutsideCalendar:
+            return True
 
     def _begin(self, state: _State, slot: _Slot | None, quote: Quote) -> None:
         """The first quote of a day: begin from nothing, or from the quote where something may have been missed."""

@@ -19,7 +19,7 @@ import redis
 import structlog
 from django.core.cache import cache
 
-from marketdata.klines import Wanted
+from marketdata.klines import Wanted, beyond
 from marketdata.types import Period
 
 log = structlog.get_logger(__name__)
@@ -150,12 +150,7 @@ def _news(before: tuple[Slot, Wanted] | None, now: tuple[Slot, Wanted]) -> Wante
         return now[1]
     if before is now:
         return {}
-    news: dict[Period, frozenset[str] | None] = {}
-    for period, names in now[1].items():
-        had = before[1].get(period, frozenset())
-        if had is not None and (names is None or names - had):
-            news[period] = None if names is None else names - had
-    return news
+    return beyond(now[1], before[1])
 
 
 def united(parts: Iterable[Wanted]) -> Wanted:

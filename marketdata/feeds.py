@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import redis
 import structlog
@@ -22,7 +22,7 @@ from django.core.cache import cache
 
 from argus.config import Config, config
 from marketdata import klines, metrics, publish
-from marketdata.builder import BarBuilder, LiveBar
+from marketdata.builder import PERIODS, BarBuilder, LiveBar
 from marketdata.demand import Demand
 from marketdata.ingest import Group, Ingest
 from marketdata.lease import lease_of
@@ -30,6 +30,7 @@ from marketdata.publish import PublishError
 from marketdata.publisher import Publisher
 from marketdata.recordings.archive import RecordingArchive
 from marketdata.recordings.recorder import Recorder
+from marketdata.reference.days import calendar_of
 from marketdata.sources import registry
 from marketdata.sources.base import Capability, Source, SourceError, SourceTimeout, State, Subscription
 from marketdata.types import Bar, Parsed, Quote
@@ -76,7 +77,7 @@ class Feed:
         self.reference_at: float | None = None
         self.universe: tuple[str, ...] = ()
         """What is reconciled, slice by slice: as of the last refresh of the reference data."""
-        self.builder = BarBuilder()
+        self.builder = BarBuilder(calendar_of)
         """The bars of the running day; of every symbol, whether somebody wants them or not. Taken under ``_building``."""
         self._config = config
         self._recorder = recorder
@@ -85,6 +86,7 @@ class Feed:
         self._building = threading.Lock()
         self._settled: deque[LiveBar] = deque(maxlen=SETTLED)
         self._looked_through = 0
+        self._counted: dict[str, int] = {}
         self._terms = 0
         self._queue: queue.Queue[_Work] = queue.Queue(QUEUE_SIZE)
         self._stopping = threading.Event()
@@ -226,7 +228,7 @@ class Feed:
         if accepted.clock_resets:
             log.warning("clock_reset", terminal=self.terminal, symbols=accepted.clock_resets)
         try:
-            self._publish(accepted.groups, canary, self._bars(accepted.quotes, clock))
+            self._publish(accepted.groups, canary, self._bars_or_none(accepted.quotes, clock))
         finally:
             for work in works:
                 work.done.set()
@@ -244,6 +246,15 @@ class Feed:
             metrics.PUBLISH_FAILURES.labels(self.publisher.feed).inc()
             log.error("publish_failed", terminal=self.terminal, owed=self.publisher.owed, detail=str(error))
 
+    def _bars_or_none(self, quotes: list[Quote], clock: int | None) -> klines.Group:
+        try:
+            return self._bars(quotes, clock)
+        except Exception:
+            # The quotes go out whatever becomes of the bars.
+            metrics.BAR_QUOTES.labels(self.terminal, "failed").inc(len(quotes))
+            log.exception("bars_failed", terminal=self.terminal, quotes=len(quotes))
+            return {}
+
     def _bars(self, quotes: list[Quote], clock: int | None) -> klines.Group:
         """Fold quotes; what is to be said of the bars that somebody wants."""
         demand, builder = self._demand, self.builder
@@ -251,8 +262,10 @@ class Feed:
         news = demand.look()
         if demand.wanted is not before:
             self.publisher.forget_bars(demand.wanted)
+            self._show_demand()
         with self._building:
             builder.take(quotes)
+            self._count()
             if clock is not None:
                 builder.advance(clock)
             bars = builder.drain(demand.wanted)
@@ -264,6 +277,19 @@ class Feed:
                 if klines.is_wanted(demand.wanted, bar.period, bar.symbol):
                     bars.append(bar)
         return klines.group(bars)
+
+    def _count(self) -> None:
+        """Bring the builder's counts into the metrics."""
+        for reason, counted in asdict(self.builder.counts).items():
+            if counted != (before := self._counted.get(reason, 0)):
+                metrics.BAR_QUOTES.labels(self.terminal, reason).inc(counted - before)
+                self._counted[reason] = counted
+
+    def _show_demand(self) -> None:
+        everything = len(self._ingest.symbols())
+        for period in PERIODS:
+            names = self._demand.wanted.get(period, frozenset())
+            metrics.BARS_WANTED.labels(self.terminal, period).set(everything if names is None else len(names))
 
     def settle(self, bars: Iterable[Bar]) -> list[LiveBar]:
         """Put the terminal's own bars in the place of those that were built; what changed is also published. From any thread."""

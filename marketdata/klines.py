@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +22,16 @@ def is_wanted(wanted: Wanted, period: Period, symbol: str) -> bool:
     """Whether somebody wants a bar."""
     names = wanted.get(period, frozenset())
     return names is None or symbol in names
+
+
+def beyond(wanted: Wanted, had: Wanted) -> Wanted:
+    """What is wanted and was not had."""
+    news: dict[Period, frozenset[str] | None] = {}
+    for period, names in wanted.items():
+        before = had.get(period, frozenset())
+        if before is not None and (names is None or names - before):
+            news[period] = None if names is None else names - before
+    return news
 
 
 class Said(NamedTuple):
@@ -55,6 +65,13 @@ class Said(NamedTuple):
 Group = dict[Period, dict[str, Said]]
 
 _encode = msgspec.json.Encoder().encode
+
+
+def count(group: Group) -> Iterator[tuple[Period, str, int]]:
+    """How many bars of each period a group has, the closed and the forming ones."""
+    for period, symbols in group.items():
+        yield period, "closed", sum(len(said.closed) for said in symbols.values())
+        yield period, "forming", sum(said.forming is not None for said in symbols.values())
 
 
 def group(bars: Iterable[LiveBar]) -> Group:

@@ -6,6 +6,14 @@ QUOTES = Counter("argus_feed_quotes_total", "Quotes by what became of them", ["f
 PARSE_ERRORS = Counter("argus_parse_errors_total", "Raw records that did not become a quote", ["terminal", "reason"])
 POLLS = Counter("argus_polls_total", "Polls of a terminal by outcome", ["terminal", "outcome"])
 POLL_SECONDS = Histogram("argus_poll_seconds", "How long a poll's call to the source took", ["terminal"])
+BAR_QUOTES = Counter("argus_bar_quotes_total", "Quotes that bars could not take in as they came, by why", ["terminal", "reason"])
+BARS_PUBLISHED = Counter(
+    "argus_bars_published_total", "Bars that the channel layer took; state: closed or forming", ["feed", "period", "state"]
+)
+BARS_WANTED = Gauge("argus_bars_wanted", "Symbols of which some client wants bars of a period", ["terminal", "period"])
+RECONCILIATIONS = Counter(
+    "argus_bar_reconciliations_total", "Comparisons of live bars with the terminal's own, by outcome", ["terminal", "outcome"]
+)
 PUBLISH_FAILURES = Counter("argus_publish_failures_total", "Messages that the channel layer did not take", ["feed"])
 QUEUE_DEPTH = Gauge("argus_feed_queue_depth", "Parsed batches waiting between a source and its publisher", ["terminal"])
 ACTIVE = Gauge("argus_feed_active", "1 where this process publishes the feed, 0 where it stands by", ["feed", "terminal"])

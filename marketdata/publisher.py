@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from marketdata import klines
+from marketdata import klines, metrics
 from marketdata.batch import Bars, Batch, encode, without_seq
 from marketdata.ingest import Group
 from marketdata.lease import Lease
@@ -139,6 +139,8 @@ class Publisher:
         fragments = {symbol: body[:-1] + tail for symbol, body in merged.items()}
         numbered = klines.numbered(self._owed_bars, tail) if self._owed_bars else {}
         self._send(self.feed, self._batch(fragments, canary=canary, snapshot=False, bars=numbered))
+        for period, state, number in klines.count(self._owed_bars):
+            metrics.BARS_PUBLISHED.labels(self.feed, period, state).inc(number)
         self._owed = {}
         self._owed_bars = {}
         self._latest |= fragments

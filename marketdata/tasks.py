@@ -10,7 +10,7 @@ from celery import Task, shared_task
 
 from argus import requestid
 from argus.celery import queue_of
-from marketdata import feeds, reconcile
+from marketdata import feeds, metrics, reconcile
 from marketdata.reference import days
 from marketdata.reference import refresh as reference
 from marketdata.sources.base import SourceError
@@ -60,6 +60,8 @@ def reconcile_bars(terminal: str) -> int:
     try:
         outcomes = reconcile.run(feed, request_id=requestid.current())
     except SourceError as error:
+        metrics.RECONCILIATIONS.labels(terminal, "failed").inc()
         log.warning("reconcile_failed", terminal=terminal, error=type(error).__name__, detail=str(error))
         return 0
+    metrics.RECONCILIATIONS.labels(terminal, "ok").inc()
     return outcomes["equal"] + outcomes["different"]

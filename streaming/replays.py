@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
 import structlog
+from prometheus_client import Gauge
 
 from argus.config import config
 from argus.errors import INTERNAL, INVALID_ARGUMENT, NO_RECORDING, REPLAY_LIMIT, ArgusError
-from marketdata import klines, universe
+from marketdata import klines, periods, universe
 from marketdata.batch import Bars, Batch, encode
 from marketdata.builder import BarBuilder
-from marketdata.calendar import SHANGHAI, day_of
+from marketdata.calendar import SHANGHAI, day_of, midnight
 from marketdata.latest import LatestStore
 from marketdata.publish import feed_names
 from marketdata.recordings.archive import DamagedRecording, RecordingArchive
 from marketdata.recordings.columns import Message
 from marketdata.recordings.reader import before, play
+from marketdata.reference.days import calendar_of
 from marketdata.types import Period, Quote
 from streaming.connection import Connection
 from streaming.heartbeat import Heartbeats
@@ -37,6 +41,7 @@ from streaming.protocol import Finished
 from streaming.protocol import encode as encode_message
 
 log = structlog.get_logger(__name__)
+RUNNING = Gauge("argus_replays", "Replays to single clients that run in this process")
 _decode = msgspec.json.Decoder(Quote).decode
 
 FASTEST: Final = 1000.0
@@ -83,15 +88,18 @@ def asked(query: Mapping[str, Sequence[str]]) -> Asked | None:
 class Replay:
     """One client's replay. Made by ``begin``; ``close`` ends it."""
 
-    def __init__(self, connection: Connection, what: Asked, archive: RecordingArchive, known: universe.Universe) -> None:
+    def __init__(self, connection: Connection, what: Asked, archive: RecordingArchive) -> None:
         self.hub = Hub(LatestStore())
-        self.universe = known
+        self.universe = universe.Universe(symbols=())
         self._connection = connection
         self._asked = what
         self._archive = archive
         self._feed = feed_names()[0]
-        self._builder = BarBuilder()
-        self._told: Mapping[Period, frozenset[str] | None] = {}
+        self._builder = BarBuilder(calendar_of)
+        self._told: klines.Wanted = {}
+        self._origin = 0.0
+        """The monotonic time at which the replay's clock began."""
+        self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -102,6 +110,7 @@ class Replay:
 
     def close(self) -> None:
         """End it. Idempotent."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         self.hub.detach(self._connection)
@@ -126,41 +135,48 @@ class Replay:
             await asyncio.sleep(TICK)
         state = await asyncio.to_thread(before, self._archive, self._asked.start)
         recorded = play(self._archive, self._asked.start)
-        origin, shift, last = time.monotonic(), self._asked.start, self._asked.start
+        self._origin, shift, last = time.monotonic(), self._asked.start, self._asked.start
         while chunk := await asyncio.to_thread(_some, recorded):
             if state:
                 first = chunk[0]
-                self._receive(Message(self._asked.start, first.epoch, max(1, first.seq - 1), [*state], [*state.values()]))
+                self._receive(Message(self._asked.start, first.epoch, max(1, first.seq - 1), [*state], [*state.values()]), {})
                 state = {}
             for message in chunk:
                 if message.at - last > SKIPPED_PAUSE:
                     shift += message.at - last
                 last = message.at
                 if self._asked.speed:
-                    due = origin + (message.at - shift) / 1000 / self._asked.speed
+                    due = self._origin + (message.at - shift) / 1000 / self._asked.speed
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
                 while connection.behind_since is not None:
                     await asyncio.sleep(TICK)
-                self._receive(message)
+                self._receive(message, await self._bars(message))
                 # Unpaced messages come without a pause: the transports and the other clients must get their turn.
                 await asyncio.sleep(0)
         connection.send(encode_message(Finished(time=last)))
         connection.close(NORMAL_CLOSURE, "replay finished")
 
-    def _bars(self, message: Message) -> Bars:
-        """What the message does to the bars that the client covers. Those that began before it covered any are not given."""
-        wanted = self.hub.wanted_bars()
+    async def _bars(self, message: Message) -> Bars:
+        """What the message does to the bars that the client covers; those that it covers anew begin with what forms."""
+        wanted, had = self.hub.wanted_bars(), self._told
+        began = wanted != had
+        if began:
+            self._builder, self._told = BarBuilder(calendar_of), wanted
+            if wanted:
+                symbols, looked = frozenset(self.universe.symbols), time.monotonic()
+                self._builder = await asyncio.to_thread(_begun, self._archive, wanted, symbols, message, lambda: self._closed)
+                # The clock has stood meanwhile.
+                self._origin += time.monotonic() - looked
         if not wanted:
             return {}
-        self._builder.take(map(_decode, message.fragments))
+        self._builder.take(_quotes(message, _names(wanted)))
         self._builder.advance(message.at)
         bars = self._builder.drain(wanted)
-        if wanted != self._told:
-            self._told = wanted
-            bars += self._builder.current(wanted)
+        if began:
+            bars += self._builder.current(klines.beyond(wanted, had))
         return klines.numbered(klines.group(bars), b',"seq":%d}' % message.seq)
 
-    def _receive(self, message: Message) -> None:
+    def _receive(self, message: Message, bars: Bars) -> None:
         now = time.time_ns() // 1_000_000
         self.hub.receive(
             encode(
@@ -175,7 +191,7 @@ class Replay:
                     snapshot=False,
                     symbols=message.symbols,
                     fragments=message.fragments,
-                    bars=self._bars(message),
+                    bars=bars,
                 )
             )
         )
@@ -185,7 +201,50 @@ def _some(recorded: Iterator[Message]) -> list[Message]:
     return list(islice(recorded, CHUNK))
 
 
+def _names(wanted: klines.Wanted) -> frozenset[str] | None:
+    """The symbols of which some bar is wanted; None for all."""
+    parts = wanted.values()
+    return None if None in parts else frozenset[str]().union(*(names for names in parts if names is not None))
+
+
+def _quotes(message: Message, names: frozenset[str] | None) -> Iterator[Quote]:
+    for symbol, fragment in zip(message.symbols, message.fragments, strict=True):
+        if names is None or symbol in names:
+            yield _decode(fragment)
+
+
+def _begun(
+    archive: RecordingArchive, wanted: klines.Wanted, symbols: frozenset[str], until: Message, given_up: Callable[[], bool]
+) -> BarBuilder:
+    """A builder that has seen what was recorded since the wanted bars began, up to a message without it, or until given up."""
+    builder, names = BarBuilder(calendar_of), _names(wanted)
+    start = min(_begin(symbol, period, until.at) for period in wanted for symbol in (symbols if names is None else names))
+    builder.take(_decode(fragment) for symbol, fragment in before(archive, start).items() if names is None or symbol in names)
+    for message in play(archive, start, names):
+        if given_up() or (message.at, message.epoch, message.seq) >= (until.at, until.epoch, until.seq):
+            break
+        builder.take(map(_decode, message.fragments))
+        builder.advance(message.at)
+        builder.drain({})
+    return builder
+
+
+def _begin(symbol: str, period: Period, at: int) -> int:
+    """The beginning of the bar before the one that forms at a time (ms), as that may not have closed yet; of a day's bar it is
+    the time itself, as every quote has all of its day."""
+    if period is Period.D1:
+        return at
+    start = midnight(day_of(at))
+    try:
+        ends = periods.bar_ends(periods.hours_of(symbol), period)
+    except periods.UnknownHours:
+        return at
+    position = bisect_left(ends, at - start)
+    return start + (ends[position - 2] if position > 1 else 0)
+
+
 _running: set[Replay] = set()
+RUNNING.set_function(lambda: len(_running))
 
 
 async def begin(connection: Connection, what: Asked) -> Replay:
@@ -193,20 +252,23 @@ async def begin(connection: Connection, what: Asked) -> Replay:
     if len(_running) >= config.replays:
         raise ArgusError(REPLAY_LIMIT, f"{len(_running)} replays are running here, of {config.replays}; try again later.")
     archive = RecordingArchive(config.archive, config.market)
-    try:
-        symbols = await asyncio.to_thread(_look, archive, what.start)
-    except (DamagedRecording, OSError) as error:
-        log.error("recording_unreadable", detail=str(error))
-        raise ArgusError(NO_RECORDING, f"The recording cannot be read: {error}.", parameter="replay") from error
+    replay = Replay(connection, what, archive)
+    _running.add(replay)
+    with ExitStack() as undo:
+        undo.callback(_running.discard, replay)
+        try:
+            symbols = await asyncio.to_thread(_look, archive, what.start)
+        except (DamagedRecording, OSError) as error:
+            log.error("recording_unreadable", detail=str(error))
+            raise ArgusError(NO_RECORDING, f"The recording cannot be read: {error}.", parameter="replay") from error
+        undo.pop_all()
     current = universe.current()
     sectors = {name: members for name, members in current.sectors.items() if not symbols.isdisjoint(members)}
-    known = universe.Universe(
+    replay.universe = universe.Universe(
         symbols=tuple(sorted(symbols)),
         sectors={name: tuple(symbol for symbol in members if symbol in symbols) for name, members in sectors.items()},
         names={symbol: name for symbol, name in current.names.items() if symbol in symbols},
     )
-    replay = Replay(connection, what, archive, known)
-    _running.add(replay)
     return replay
 
 

@@ -7,14 +7,16 @@ it is damaged: it is named in an error, never played.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
+from operator import attrgetter
 from typing import Any, Final
 
 import fsspec
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +24,7 @@ from marketdata.recordings.columns import SCHEMA
 
 FOLDER: Final = "recordings"
 JOINED: Final = "-joined.parquet"
+NEVER: Final = (1 << 62) - 1
 
 
 class Part(msgspec.Struct, frozen=True, order=True):
@@ -76,48 +79,90 @@ class RecordingArchive:
         whole = [part for part in found if part.joined]
         return tuple(part for part in found if part.joined or not any(part.within(other) for other in whole))
 
+    def sequence(self, day: date) -> tuple[tuple[Part, int], ...]:
+        """The parts of a day as they are played: term after term, each with the last ``at`` (ms) that counts of it.
+
+        What a publisher says after another has taken over is dropped live, too; so is what was recorded of a day that a
+        simulated market then went through once more.
+        """
+        parts = sorted(self.parts(day), key=attrgetter("epoch", "first"))
+        first: dict[int, int] = {}
+        for part in parts:
+            first.setdefault(part.epoch, part.first)
+        untils = {epoch: min((at for other, at in first.items() if other > epoch), default=NEVER) for epoch in first}
+        return tuple((part, untils[part.epoch]) for part in parts if part.first <= untils[part.epoch])
+
     def write(self, day: date, epoch: int, rows: pa.Table, *, joined: bool = False) -> Part:
         """Store a part of a day: the data first, then its checksum. Raises ``OSError``."""
-        sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
-        data = sink.getvalue()
-        at = rows.column("at")
-        first, last = at[0].as_py(), at[-1].as_py()
-        part = Part(
-            first,
-            last,
-            rows.num_rows,
-            len(data),
-            hashlib.sha256(data).hexdigest(),
-            f"{first}-{epoch}{JOINED if joined else '.parquet'}",
-        )
-        folder = self._folder(day)
+        return self._write(day, epoch, rows.column("at")[0].as_py(), [rows], joined=joined)
+
+    def _write(self, day: date, epoch: int, first: int, groups: Iterable[pa.Table], *, joined: bool) -> Part:
+        folder, name = self._folder(day), f"{first}-{epoch}{JOINED if joined else '.parquet'}"
         self._files.makedirs(folder, exist_ok=True)
-        self._put(f"{folder}/{part.name}", data)
-        self._put(f"{folder}/{part.name.removesuffix('.parquet')}.json", msgspec.json.encode(part))
+        rows, last = 0, first
+        temporary = f"{folder}/{name}.partial"
+        with self._files.open(temporary, "wb") as file:
+            sink = _Hashed(file)
+            with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+                for group in groups:
+                    writer.write_table(group)
+                    rows, last = rows + group.num_rows, group.column("at")[-1].as_py()
+        self._files.mv(temporary, f"{folder}/{name}")
+        part = Part(first, last, rows, sink.size, sink.sha256.hexdigest(), name)
+        note = f"{folder}/{name.removesuffix('.parquet')}.json"
+        self._files.pipe_file(f"{note}.partial", msgspec.json.encode(part))
+        self._files.mv(f"{note}.partial", note)
         return part
 
-    def read(self, day: date, part: Part) -> Iterator[pa.RecordBatch]:
-        """A part's rows, a row group at a time. Raises ``DamagedRecording``."""
+    def read(self, day: date, part: Part, since: int = 0, until: int = NEVER) -> Iterator[pa.RecordBatch]:
+        """A part's rows with ``at`` from ``since`` to ``until`` (ms), both included, some thousands at a time.
+
+        Raises ``DamagedRecording``, before the first row.
+        """
+        with self._opened(day, part) as file:
+            groups = [number for number in range(file.num_row_groups) if _meets(file, number, since, until)]
+            for batch in file.iter_batches(batch_size=16_384, row_groups=groups):
+                first, end = np.searchsorted(batch.column("at").to_numpy(), (since, until + 1))
+                yield batch.slice(int(first), int(end - first))
+
+    def newest(self, day: date, part: Part, until: int) -> pa.Table:
+        """The last row of each symbol of a part with ``at`` before ``until`` (ms), in order. Raises ``DamagedRecording``."""
+        found: list[pa.Table] = []
+        seen: set[str] = set()
+        with self._opened(day, part) as file:
+            for number in reversed(range(file.num_row_groups)):
+                # Of most groups the names tell that everything in them was said anew later.
+                if _meets(file, number, 0, until - 1) and not seen.issuperset(_names(file, number)):
+                    rows = file.read_row_group(number)
+                    rows = rows.slice(0, int(np.searchsorted(rows.column("at").to_numpy(), until)))
+                    names = rows.column("symbol").to_pylist()
+                    last = {name: row for row, name in enumerate(names) if name not in seen}
+                    found.append(rows.take(sorted(last.values())))
+                    seen.update(last)
+        return pa.concat_tables([SCHEMA.empty_table(), *reversed(found)])
+
+    @contextlib.contextmanager
+    def _opened(self, day: date, part: Part) -> Iterator[pq.ParquetFile]:
         path = f"{self._folder(day)}/{part.name}"
         try:
-            data = self._files.cat_file(path)
+            with self._files.open(path, "rb") as data:
+                if hashlib.file_digest(data, hashlib.sha256).hexdigest() != part.sha256:
+                    raise DamagedRecording(f"{path} is damaged: its SHA-256 is not the one that was written beside it")
+                data.seek(0)
+                file = pq.ParquetFile(data, page_checksum_verification=True)
+                if not file.schema_arrow.equals(SCHEMA, check_metadata=False):
+                    raise DamagedRecording(f"{path} has other columns than a recording")
+                yield file
         except OSError as error:
             raise DamagedRecording(f"{path} cannot be read: {error}") from error
-        if hashlib.sha256(data).hexdigest() != part.sha256:
-            raise DamagedRecording(f"{path} is damaged: its SHA-256 is not the one that was written beside it")
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        if not file.schema_arrow.equals(SCHEMA, check_metadata=False):
-            raise DamagedRecording(f"{path} has other columns than a recording")
-        yield from file.iter_batches(batch_size=16_384)
 
     def symbols(self, day: date) -> frozenset[str]:
         """Every symbol of which a quote was recorded on a day."""
         found: set[str] = set()
         for part in self.parts(day):
             with self._files.open(f"{self._folder(day)}/{part.name}", "rb") as file:
-                column = pq.read_table(file, columns=["symbol"]).column("symbol")
-            found.update(column.unique().to_pylist())
+                for batch in pq.ParquetFile(file).iter_batches(columns=["symbol"]):
+                    found.update(batch.column("symbol").unique().to_pylist())
         return frozenset(found)
 
     def join(self, day: date) -> None:
@@ -127,11 +172,17 @@ class RecordingArchive:
             by_epoch.setdefault(part.epoch, []).append(part)
         for epoch, parts in by_epoch.items():
             if len(parts) > 1:
-                rows = pa.concat_tables(pa.Table.from_batches(list(self.read(day, part)), SCHEMA) for part in parts)
-                self.write(day, epoch, rows.unify_dictionaries().combine_chunks(), joined=True)
+                self._write(day, epoch, parts[0].first, self._groups(day, parts), joined=True)
                 for part in parts:
                     if not part.joined:
                         self._remove_part(day, part)
+
+    def _groups(self, day: date, parts: Iterable[Part]) -> Iterator[pa.Table]:
+        """The rows of parts, one row group of a part in memory at a time."""
+        for part in parts:
+            with self._opened(day, part) as file:
+                for number in range(file.num_row_groups):
+                    yield file.read_row_group(number)
 
     def forget_before(self, day: date) -> int:
         """Delete the days before one; how many they were."""
@@ -162,7 +213,37 @@ class RecordingArchive:
         except (OSError, msgspec.MsgspecError) as error:
             raise DamagedRecording(f"{path} cannot be read: {error}") from error
 
-    def _put(self, path: str, data: bytes) -> None:
-        temporary: Any = f"{path}.partial"
-        self._files.pipe_file(temporary, data)
-        self._files.mv(temporary, path)
+
+class _Hashed:
+    """A file that is written to, with the size and the SHA-256 of what was."""
+
+    def __init__(self, file: Any) -> None:
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self.closed = False
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        self._file.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _meets(file: pq.ParquetFile, group: int, since: int, until: int) -> bool:
+    """Whether a row group may have rows with ``at`` from ``since`` to ``until``."""
+    statistics = file.metadata.row_group(group).column(0).statistics
+    return bool(statistics.min <= until and statistics.max >= since)
+
+
+def _names(file: pq.ParquetFile, group: int) -> set[str]:
+    return set(file.read_row_group(group, columns=["symbol"]).column("symbol").unique().to_pylist())

@@ -124,12 +124,18 @@ class Recorder:
             self._tables.clear()
 
     def _turn_over(self, day: date) -> None:
-        """Another day has begun: the last one's parts become one file, days that are too old are deleted."""
-        before, self._day = self._day, day
+        """Another day has begun: days that are too old are deleted, the parts of each that is over become one file."""
+        self._day = day
         try:
-            if before is not None:
-                self._archive.join(before)
             if forgotten := self._archive.forget_before(day - timedelta(days=self._days)):
                 log.info("recordings_deleted", feed=self._feed, days=forgotten)
-        except (OSError, DamagedRecording) as error:
-            log.error("recording_not_joined", feed=self._feed, detail=str(error))
+            # Not the last one alone: a process that was killed has left its days as they were.
+            over = [other for other in self._archive.days() if other < day]
+        except OSError as error:
+            log.error("recordings_not_listed", feed=self._feed, detail=str(error))
+            return
+        for other in over:
+            try:
+                self._archive.join(other)
+            except (OSError, DamagedRecording) as error:
+                log.error("recording_not_joined", feed=self._feed, day=other.isoformat(), detail=str(error))

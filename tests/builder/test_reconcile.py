@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from django.test import Client
 from django.urls import reverse
+from prometheus_client import REGISTRY
 
 from argus.config import Config
 from marketdata import feeds, reconcile
@@ -169,6 +170,7 @@ def test_a_terminal_that_does_not_answer_settles_nothing(feed: Feed, terminal: T
     terminal.down = True
     assert reconcile_bars("t") == 0
     assert reconcile_bars("nobody") == 0
+    assert REGISTRY.get_sample_value("argus_bar_reconciliations_total", {"terminal": "t", "outcome": "failed"})
     assert len(feed.builder.closed()) == 4
 
 

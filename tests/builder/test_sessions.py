@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 import tarfile
-from datetime import date
+import zipfile
+from collections.abc import Iterator
+from datetime import date, datetime
 from functools import cache
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -127,11 +132,7 @@ def daily(data_dir: Path, symbol: str, day: date) -> dict[str, float]:
     return row
 
 
-@pytest.mark.parametrize("symbol", ["000400.SZ", "300122.SZ", "300274.SZ", "300288.SZ", "300918.SZ"])
-def test_the_derived_day_is_the_daily_files_to_the_cent_and_the_share(data_dir: Path, symbol: str) -> None:
-    day = date(2022, 6, 1)
-    bars = play(recorded(data_dir / SHENZHEN))
-    row = daily(data_dir, symbol, day)
+def equals_the_daily_file(bars: dict[tuple[str, Period], list[LiveBar]], row: dict[str, float], symbol: str, day: date) -> None:
     prices = [round(row[field] / row["factor"], 2) for field in ("open", "high", "low", "close")]
     minutes = bars[symbol, Period.M1]
     (whole,) = bars[symbol, Period.D1]
@@ -141,6 +142,59 @@ def test_the_derived_day_is_the_daily_files_to_the_cent_and_the_share(data_dir: 
     assert np.float32(whole.volume) == np.float32(row["volume"])
     assert sum(bar.volume or 0 for bar in minutes) == whole.volume
     assert whole.time == midnight(day) + 15 * 3_600_000
+
+
+@pytest.mark.parametrize("symbol", ["000400.SZ", "300122.SZ", "300274.SZ", "300288.SZ", "300918.SZ"])
+def test_the_derived_day_is_the_daily_files_to_the_cent_and_the_share(data_dir: Path, symbol: str) -> None:
+    day = date(2022, 6, 1)
+    equals_the_daily_file(play(recorded(data_dir / SHENZHEN)), daily(data_dir, symbol, day), symbol, day)
+
+
+def trades(path: Path) -> Iterator[tuple[str, str, float, int]]:
+    """Symbol, time (2023-02-01T09:25:00.320), price and quantity of a file's trades; a cancelled order has no price."""
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as raw:
+        for row in csv.DictReader(io.TextIOWrapper(raw, "utf-8")):
+            if (price := round(float(row["TradePrice"]), 2)) > 0:
+                code = row["SecurityID"]
+                stamp = row.get("TradeTime") or f"{row['MDDate']}T{row['MDTime']}"
+                symbol = code if "." in code else f"{code:0>6}.{row['Market']}"
+                yield symbol, stamp.replace(".", "-", 2), price, int(float(row["TradeQty"]))
+
+
+@cache
+def quotes_of_trades(path: Path) -> tuple[Quote, ...]:
+    """What an exchange would have shown after each moment in which something was traded."""
+    last: dict[str, Quote] = {}
+    shown: list[Quote] = []
+    for symbol, stamp, price, quantity in sorted(trades(path), key=itemgetter(1)):
+        time = int(datetime.fromisoformat(f"{stamp}+08:00").timestamp() * 1000)
+        before = last.get(symbol)
+        quote = Quote(
+            symbol=symbol,
+            time=time,
+            price=price,
+            open=before.open if before else price,
+            high=max(before.high, price) if before else price,  # type: ignore[type-var]
+            low=min(before.low, price) if before else price,  # type: ignore[type-var]
+            volume=quantity + (before.volume if before else 0),  # type: ignore[operator]
+            amount=round(quantity * price + (before.amount if before else 0.0), 2),  # type: ignore[operator]
+            source="test",
+        )
+        if before is not None and before.time != time:
+            shown.append(before)
+        last[symbol] = quote
+    return tuple(sorted([*shown, *last.values()], key=attrgetter("time")))
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "count"), [("SHtrans.zip", date(2023, 7, 11), 5), ("tradeData.zip", date(2023, 2, 1), 2)]
+)
+def test_days_derived_from_every_single_trade_are_the_daily_files(data_dir: Path, name: str, day: date, count: int) -> None:
+    bars = play(quotes_of_trades(data_dir / "ashare_l2_orders_trades" / name))
+    symbols = {symbol for symbol, _ in bars}
+    assert len(symbols) == count
+    for symbol in symbols:
+        equals_the_daily_file(bars, daily(data_dir, symbol, day), symbol, day)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -174,18 +174,36 @@ def test_one_request_id_from_rest_through_celery_to_the_source(service: Scaled) 
 
 
 def test_redis_restarts_and_everything_goes_on(service: Scaled) -> None:
-    with stream(service.ports[0], service.key, symbols=["*"]) as client:
+    operator = new_key(service, "--scopes", "read", "operate")
+    symbols = [quote["symbol"] for quote in get(service.ports[0], "/api/v1/market_data/full", service.key)[1]["data"]][:30]
+    days = f"/api/v1/market_data/history?symbols={symbols[0]}&period=1d&start=2026-06-01&end=2026-06-30"
+    assert get(service.ports[0], days, service.key)[0] == 200
+    job = ("--symbols", ",".join(symbols), "--period", "1m", "--start", "2026-04-01", "--end", "2026-06-30")
+    service.start("backfill", "manage.py", "backfill", *job, "--wait")
+    wait_for(lambda: told(service, operator).get("percent", 0) > 0, "the backfill to be under way")
+    with (
+        stream(service.ports[0], service.key, symbols=["*"]) as client,
+        stream(service.ports[1], service.key, symbols=["*"], data_types=["kline:1d"]) as bars,
+    ):
         before = receive_data(client)
+        assert receive_data(bars)["data"][0]["type"] == "kline"
         service.redis.stop()
+        assert told(service, operator)["state"] == "running"
+        status, body, _ = get(service.ports[0], days, service.key)
+        assert (status, body["tiers"]) == (200, {"l1": 1}), "what is here is answered without Redis"
         service.redis.start()
-
-        def moved_on() -> bool:
-            frame = receive_data(client, 60)
-            return (frame["epoch"], frame["seq"]) > (before["epoch"], before["seq"]) and frame["epoch"] > before["epoch"]
-
-        wait_for(moved_on, "frames of a larger epoch", 60)
+        for one in (client, bars):
+            wait_for(lambda one=one: receive_data(one, 60)["epoch"] > before["epoch"], "frames of a larger epoch", 60)
+    assert service.processes.pop("backfill").wait(120) == 0, service.log("backfill")[-1000:]
+    assert (told(service, operator)["state"], told(service, operator)["percent"]) == ("done", 100.0)
     for index in (0, 1):
         service.ready(service.ports[index], f"web{index}")
+
+
+def told(service: Scaled, operator: str) -> dict[str, Any]:
+    """The newest backfill, as REST shows it."""
+    jobs = get(service.ports[0], "/api/v1/backfills", operator)[1]["backfills"]
+    return dict(jobs[0]) if jobs else {}
 
 
 def test_keys_and_addresses_are_in_no_log(service: Scaled) -> None:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from argus.config import Config
 from marketdata import klines
 from marketdata.batch import Batch, bars_of, decode, encode
+from marketdata.demand import Announcer
+from marketdata.feeds import Feed
 from marketdata.klines import KEPT, among, group, then
 from marketdata.lease import TTL, MemoryLease
 from marketdata.publish import PublishError
-from marketdata.types import Period
+from marketdata.publisher import Publisher
+from marketdata.types import Parsed, Period
+from tests.builder.quotes import Tape
+from tests.feeds.scripted import ScriptedSource
+from tests.feeds.test_feed import Layer
 from tests.feeds.test_publisher import Wire, publisher
 from tests.hub.market import EPOCH, bar
 
@@ -101,6 +111,80 @@ def test_bars_alone_neither_take_the_lease_nor_keep_it(monkeypatch: pytest.Monke
     assert standby.active
     mute.publish([], canary=3)
     assert wire.sent[-1].bars == {}
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_what_the_layer_took_is_counted_by_period_and_state() -> None:
+    names = {"feed": "main", "period": "1m"}
+
+    def totals() -> list[float]:
+        return [counted("argus_bars_published_total", state=state, **names) for state in ("closed", "forming")]
+
+    wire, before = Wire(), totals()
+    it = publisher(wire, MemoryLease())
+    wire.broken = True
+    with pytest.raises(PublishError):
+        it.publish([], canary=1, bars=group([bar("A", 1, closed=True)]))
+    assert totals() == before
+    wire.broken = False
+    it.publish([], canary=1, bars=group([bar("A", 2, closed=True), bar("A", 3), bar("B", 3)]))
+    assert totals() == [before[0] + 2, before[1] + 2]
+
+
+@pytest.fixture
+def layer() -> Layer:
+    return Layer()
+
+
+@pytest.fixture
+def feed(layer: Layer, request: pytest.FixtureRequest) -> Iterator[Feed]:
+    """A feed whose terminal has the test's name."""
+    name = request.node.name
+    lease, nothing = MemoryLease(), lambda feed, blob: None
+    made = Publisher(feed="main", source="scripted", owner=name, lease=lease, send=layer.send, save_snapshot=nothing)
+    feed = Feed(terminal=name, source=ScriptedSource(), publisher=made, config=Config(source_timeout=5, stale_after=60))
+    feed.start()
+    yield feed
+    feed.stop()
+
+
+def test_quotes_that_bars_cannot_take_in_are_counted(feed: Feed) -> None:
+    tape = Tape()
+    quotes = [tape.quote(text, 10.0, 100) for text in ("09:25:00", "09:30:30", "09:31:30")]
+    tape.volume -= 50
+    strange = Tape("rb2210.SF").quote("21:00:00", 4000.0, 1)
+    feed.source.answer = Parsed((*quotes, tape.quote("09:31:40", 10.1), strange))  # type: ignore[attr-defined]
+    assert feed.poll() == "ok"
+    assert [
+        counted("argus_bar_quotes_total", terminal=feed.terminal, reason=reason)
+        for reason in ("corrections", "unknown_hours", "late")
+    ] == [1, 1, 0]
+
+
+@pytest.mark.django_db
+def test_what_clients_want_is_shown(feed: Feed) -> None:
+    Announcer().announce({M1: frozenset({"600000.SH", "600001.SH"}), M5: None})
+    feed.source.answer = Parsed((Tape().quote("09:25:00", 10.0, 1),))  # type: ignore[attr-defined]
+    assert feed.poll() == "ok"
+    deadline = time.monotonic() + 10
+    while counted("argus_bars_wanted", terminal=feed.terminal, period="1m") != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert counted("argus_bars_wanted", terminal=feed.terminal, period="5m") == 1, "all that there is"
+
+
+def test_quotes_go_out_whatever_becomes_of_their_bars(feed: Feed, layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(quotes: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(feed.builder, "take", broken)
+    feed.source.answer = Parsed((Tape().quote("09:25:00", 10.0, 1),))  # type: ignore[attr-defined]
+    assert feed.poll() == "ok"
+    assert layer.symbols() == ["600000.SH"]
+    assert counted("argus_bar_quotes_total", terminal=feed.terminal, reason="failed") == 1
 
 
 def test_a_message_without_bars_is_as_it_was_but_for_one_byte() -> None:

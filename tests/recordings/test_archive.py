@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from marketdata.recordings.archive import DamagedRecording, RecordingArchive
@@ -48,6 +50,55 @@ def test_what_a_publisher_said_after_its_term_is_dropped_as_it_was_live(archive:
     archive.write(DAY, 3, table(first))
     archive.write(DAY, 4, table(second))
     assert list(play(archive, OPEN)) == [first[0], *second]
+
+
+def test_it_begins_within_a_joined_day_and_reads_no_more_of_it_than_it_must(
+    archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {8: ("000001.SZ", "300750.SZ"), 25: ("600000.SH", "688001.SH")}
+    sent = [message(seq, symbols=names.get(seq, ("000001.SZ", "600000.SH"))) for seq in range(1, 31)]
+    for first in range(0, 30, 10):
+        archive.write(DAY, 3, table(sent[first : first + 10]))
+    expected = {start: before(archive, sent[start].at) for start in (0, 5, 12, 29)}
+    assert [len(state) for state in expected.values()] == [0, 2, 3, 4]
+    archive.join(DAY)
+    read: list[int] = []
+    whole = pq.ParquetFile.read_row_group
+
+    def noted(file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
+        if columns is None:
+            read.append(group)
+        return whole(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
+    for start, state in expected.items():
+        assert before(archive, sent[start].at) == state
+        assert list(play(archive, sent[start].at)) == sent[start:]
+    # Of the last moment's state: the newest group, and the first for a name that is nowhere else.
+    assert read[-2:] == [2, 0]
+
+
+def test_some_symbols_alone_are_read_of_a_recording(archive: RecordingArchive) -> None:
+    archive.write(DAY, 3, table([message(1), message(2, symbols=("600000.SH",)), message(3)]))
+    found = list(play(archive, OPEN, {"000001.SZ"}))
+    assert [(item.seq, item.symbols) for item in found] == [(1, ["000001.SZ"]), (3, ["000001.SZ"])]
+    assert found[1].fragments == message(3).fragments[:1]
+
+
+def test_a_term_that_was_over_says_nothing_after_a_later_start(archive: RecordingArchive) -> None:
+    archive.write(DAY, 3, table([message(1), message(5)]))
+    archive.write(DAY, 4, table([message(1, at=OPEN + 3_000, epoch=4), message(2, at=OPEN + 9_000, epoch=4)]))
+    assert [(item.epoch, item.seq) for item in play(archive, OPEN + 4_000)] == [(4, 2)]
+
+
+def test_a_day_that_was_gone_through_again_is_played_as_it_was_the_last_time(archive: RecordingArchive) -> None:
+    first, again = [message(seq) for seq in range(1, 9)], [message(seq, epoch=4, at=OPEN + 3_100 + seq) for seq in range(1, 5)]
+    archive.write(DAY, 3, table(first))
+    archive.write(DAY, 4, table(again))
+    assert list(play(archive, OPEN)) == [*first[:3], *again]
+    assert before(archive, OPEN + 60_000)["000001.SZ"] == again[-1].fragments[0]
+    archive.write(DAY, 5, table([message(1, epoch=5)]))
+    assert list(play(archive, OPEN)) == [first[0], message(1, epoch=5)]
 
 
 def test_joining_changes_nothing_but_the_number_of_files(archive: RecordingArchive) -> None:

@@ -83,3 +83,30 @@ def test_what_the_disk_cannot_follow_is_counted(archive: RecordingArchive, monke
     recorder.start()
     recorder.close()
     assert list(play(archive, OPEN)) == [message(1), message(2), message(3)]
+
+
+def test_a_process_that_was_killed_is_followed_by_one_that_goes_on(archive: RecordingArchive, tmp_path: Path) -> None:
+    record(archive, [message(seq) for seq in range(1, 4)])
+    # A part that was being written: its data alone, or not even that.
+    torn = archive.write(DAY, 3, table([message(4)]))
+    next(tmp_path.rglob(torn.name.replace(".parquet", ".json"))).unlink()
+    next(tmp_path.rglob(torn.name)).with_suffix(".parquet.partial").write_bytes(b"PAR1")
+    again = [message(seq, at=OPEN + 60_000 + seq, epoch=4) for seq in range(1, 4)]
+    record(archive, again)
+    assert list(play(archive, OPEN)) == [*(message(seq) for seq in range(1, 4)), *again]
+
+
+def test_days_that_nobody_has_joined_are_joined_later_and_a_damaged_one_stands_in_no_ones_way(
+    archive: RecordingArchive, tmp_path: Path
+) -> None:
+    ages = (9, 4, 3, 2)
+    for age in ages:
+        for seq in (1, 2):
+            part = table([message(seq, at=OPEN - age * 86_400_000 + seq)])
+            archive.write(DAY - timedelta(days=age), 3, part)
+    days = {age: DAY - timedelta(days=age) for age in ages}
+    damaged = archive.parts(days[4])[1]
+    next(tmp_path.rglob(damaged.name)).write_bytes(b"")
+    record(archive, [message(1)], days=5)
+    assert archive.days() == (days[4], days[3], days[2], DAY)
+    assert [len(archive.parts(days[age])) for age in (4, 3, 2)] == [2, 1, 1]

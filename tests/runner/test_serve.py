@@ -45,3 +45,14 @@ def test_two_web_processes_run_side_by_side(tmp_path: Path) -> None:
         assert {path.name for path in (tmp_path / "logs").glob("serve*.jsonl")} == {"serve.jsonl", "serve-2.jsonl"}
     finally:
         service.close()
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_an_archive_that_takes_no_files_stops_the_start_in_one_line(tmp_path: Path, command: str) -> None:
+    service = Service(tmp_path, ARGUS_ARCHIVE_URL="nowhere://bucket")
+    with pytest.raises(AssertionError) as refused:
+        service.manage(command, "--port", "0")
+    said = str(refused.value)
+    assert "argus: The archive at nowhere://bucket takes no files" in said
+    assert "ARGUS_ARCHIVE_URL" in said
+    assert "Traceback" not in said

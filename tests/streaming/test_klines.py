@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from argus.config import Config
-from marketdata import publish, universe
+from marketdata import publish, reconcile, universe
 from marketdata.batch import Batch, decode
 from marketdata.calendar import midnight
 from marketdata.feeds import Feed
-from marketdata.lease import MemoryLease
+from marketdata.lease import Lease, MemoryLease
 from marketdata.publisher import Publisher
+from marketdata.sources.base import Capability
 from marketdata.sources.simulated.source import SimulatedSource
+from marketdata.types import Period
 from marketdata.universe import Universe
 from tests.streaming.server import Client, Server, client, new_key, subscriber, until
 
@@ -65,18 +67,25 @@ def busy() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+class Polled(SimulatedSource):
+    """The simulated market without pushes: a poll is a sweep, and shows every symbol at the clock's time."""
+
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities() - {Capability.PUSH}
+
+
 class Market:
     """A simulated market that publishes into the server's channel layer; ``sent`` is what it published."""
 
-    def __init__(self) -> None:
-        self.clock = SetClock()
+    def __init__(self, clock: SetClock | None = None, lease: Lease | None = None, owner: str = "test") -> None:
+        self.clock = clock or SetClock()
         self.sent: list[Batch] = []
-        self.source = SimulatedSource(symbols=SIZE, clock=self.clock)
+        self.source = Polled(symbols=SIZE, clock=self.clock)
         publisher = Publisher(
             feed="main",
             source="simulated",
-            owner="test",
-            lease=MemoryLease(),
+            owner=owner,
+            lease=lease or MemoryLease(),
             send=self._send,
             save_snapshot=lambda feed, blob: None,
             clock=self.clock.now,
@@ -272,3 +281,77 @@ async def test_bars_that_the_terminal_brings_are_published_in_the_place_of_ours(
         settled = await bars(one, {symbol}, lambda piece: piece["closed"] and not piece["provisional"])
         assert settled[symbol]["time"] == at("09:31:00")
         assert all(bar.time != ours.time for bar in market.feed.provisional(10_000) if bar.symbol == symbol)
+
+
+class Closed:
+    """The closed bars that a client is told, every time that it is told them."""
+
+    def __init__(self, one: Client) -> None:
+        self.told: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+        self._one = one
+
+    async def listen(self) -> None:
+        while True:
+            for piece in (await self._one.receive("data"))["data"]:
+                if piece["closed"]:
+                    key = piece["symbol"], piece["period"], piece["time"]
+                    self.told.setdefault(key, []).append({**piece, "seq": 0})
+
+    def have(self, symbols: tuple[str, ...], period: str, text: str, *, provisional: bool) -> bool:
+        last = [self.told.get((symbol, period, at(text)), [{}])[-1] for symbol in symbols]
+        return all(bar.get("provisional") is provisional for bar in last)
+
+
+@pytest.mark.django_db
+async def test_a_standby_goes_on_with_the_bars_where_the_active_terminal_was_killed(server: Server, key: str) -> None:
+    publish.bind(asyncio.get_running_loop())
+    clock, lease, symbols = SetClock(), MemoryLease(ttl=3.0), busy()[:5]
+    active, standby = Market(clock, lease, "active"), Market(clock, lease, "standby")
+    try:
+        for market in (active, standby):
+            market.feed.start()
+            await market.go("09:29:57")
+        universe.set_current(Universe(symbols=await asyncio.to_thread(lambda: standby.source.universe(timeout=10))))
+        async with subscriber(server, key, *symbols, data_types=["kline:1m", "kline:5m"]) as one:
+            closed = Closed(one)
+            listening = asyncio.create_task(closed.listen())
+            await until(lambda: active.feed._demand.wanted and standby.feed._demand.wanted, "the demand")
+            for text in ("09:30:20", "09:30:50", "09:31:05", "09:31:30", "09:31:50"):
+                for market in (active, standby):
+                    await market.go(text)
+            await until(lambda: closed.have(symbols, "1m", "09:31:00", provisional=True), "the first minute")
+            assert standby.sent == []
+            await asyncio.to_thread(active.source.close)
+            # The minute ends while nobody publishes.
+            beat = asyncio.create_task(standby.beat())
+            clock.time = at("09:32:10")
+            await until(lambda: standby.feed.publisher.active, "the standby to take over")
+            await until(lambda: closed.have(symbols, "1m", "09:32:00", provisional=True), "the minute that ended meanwhile")
+            for n in range(33, 37):
+                await standby.go(f"09:{n}:50")
+            await until(lambda: closed.have(symbols, "5m", "09:35:00", provisional=True), "the five minutes of both")
+            for bars_told in closed.told.values():
+                assert bars_told == bars_told[:1] * len(bars_told), "a bar that is told again is the same"
+            await standby.go("09:36:59")
+            await asyncio.to_thread(reconcile.run, standby.feed)
+            await until(lambda: closed.have(symbols, "5m", "09:35:00", provisional=False), "the settled five minutes")
+            assert closed.have(symbols, "1m", "09:31:00", provisional=False)
+            assert all(
+                [bar["provisional"] for bar in told] == sorted((bar["provisional"] for bar in told), reverse=True)
+                for told in closed.told.values()
+            ), "what is settled stays so"
+            beat.cancel()
+            listening.cancel()
+        whole = await asyncio.to_thread(
+            lambda: standby.source.fetch_bars(symbols, Period.M1, start=at("09:30:00"), end=at("09:35:00"), timeout=10)
+        )
+        for symbol in symbols:
+            own = [bar for bar in whole.series[symbol].bars(symbol, Period.M1, "simulated") if bar.volume]
+            last = closed.told[symbol, "5m", at("09:35:00")][-1]
+            assert (last["open"], last["high"], last["close"]) == (own[0].open, max(bar.high for bar in own), own[-1].close)
+            assert last["volume"] == sum(bar.volume for bar in own)
+        assert max(batch.epoch for batch in active.sent) < min(batch.epoch for batch in standby.sent)
+    finally:
+        for market in (active, standby):
+            await asyncio.to_thread(market.feed.stop)
+        publish.unbind()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -15,8 +17,10 @@ from argus.access import services
 from argus.access.models import APIKey
 from argus.config import config
 from argus.errors import INVALID_ARGUMENT, ArgusError
+from marketdata.builder import BarBuilder
 from marketdata.recordings.archive import RecordingArchive
 from marketdata.recordings.columns import Message, table
+from marketdata.types import Period, Quote
 from streaming import replays
 from tests.recordings.made import DAY, OPEN, message
 from tests.streaming.server import SYMBOLS, Client, Server, client, new_key, quote, subscriber, until
@@ -188,15 +192,117 @@ def test_times_are_beijings_unless_they_say_otherwise() -> None:
     assert replays.asked({}) is None
 
 
-async def test_bars_are_built_as_they_were_live(server: Server, key: str, archive: RecordingArchive) -> None:
-    opened = OPEN + 86_400_000
-    minutes = [message(seq, at=opened + seq * 20_000) for seq in range(1, 12)]
-    archive.write(DAY + timedelta(days=1), 3, table(minutes))
-    async with client(server, key, path=f"/ws?replay={moment(minutes[0].at)}&speed=0") as one:
+def day_of_minutes(archive: RecordingArchive) -> list[Message]:
+    """The next day's quotes from 09:15 on, three a minute, in three parts: two symbols, one of which speaks seldom."""
+    midnight = OPEN + 86_400_000 - 34_200_000
+    made = []
+    for seq in range(1, 300):
+        names = ("000001.SZ", "600000.SH") if seq % 30 == 1 else ("600000.SH",)
+        at, tail, price = midnight + 33_300_000 + seq * 20_000 + 500, b',"seq":%d}' % seq, 10.0 + seq / 100
+        numbers = {"price": price, "open": 10.0, "high": price, "low": 9.0, "volume": 100 * seq, "amount": 1000.0 * seq}
+        quotes = [Quote(symbol=name, time=at, prev_close=9.9, source="simulated", **numbers) for name in names]
+        made.append(Message(at, 3, seq, list(names), [msgspec.json.encode(one)[:-1] + tail for one in quotes]))
+    for first in range(0, len(made), 100):
+        archive.write(DAY + timedelta(days=1), 3, table(made[first : first + 100]))
+    return made
+
+
+def as_live(messages: list[Message], symbol: str, period: Period, since: int) -> dict[tuple[int, bool], dict[str, Any]]:
+    """The last word on every bar that whoever had listened all day would have had from a time on."""
+    builder, found = BarBuilder(), {}
+    wanted = {period: frozenset({symbol})}
+    for item in messages:
+        builder.take(msgspec.json.decode(fragment, type=Quote) for fragment in item.fragments)
+        builder.advance(item.at)
+        bars = builder.drain(wanted)
+        if item.at >= since:
+            first = not found
+            for bar in [*bars, *(builder.current(wanted) if first else ())]:
+                found[bar.time, bar.closed] = json.loads(msgspec.json.encode(bar))
+    return found
+
+
+@pytest.mark.parametrize("period", [Period.M1, Period.M5, Period.H1, Period.D1])
+@pytest.mark.parametrize("symbol", ["600000.SH", "000001.SZ"])
+async def test_bars_are_those_of_whoever_had_listened_all_day(
+    server: Server, key: str, archive: RecordingArchive, period: Period, symbol: str
+) -> None:
+    minutes = day_of_minutes(archive)
+    start = minutes[160].at - 100
+    async with client(server, key, path=f"/ws?replay={moment(start)}&speed=0") as one:
         await one.receive("connected")
-        await one.ask("subscribe", symbols=["600000.SH"], data_types=["kline:1m"])
-        found = [row for frame in await play(one) for row in frame["data"]]
-    assert {row["type"] for row in found} == {"kline"}
-    # 09:31 had begun before the replay; the last one is still forming.
-    assert [row["time"] - opened for row in found if row["closed"]] == [120_000, 180_000]
-    assert found[-1] | {"closed": False, "time": opened + 240_000, "close": 11.11} == found[-1]
+        await one.ask("subscribe", symbols=[symbol], data_types=[f"kline:{period}"])
+        found = {(row["time"], row["closed"]): row for frame in await play(one) for row in frame["data"]}
+    expected = as_live(minutes, symbol, period, start)
+    old = [time for time, closed in expected if closed and time < start]
+    if symbol == "600000.SH" and period in (Period.M1, Period.M5):
+        assert found.keys() & {(time, True) for time in old}, "the last bar that closed before"
+    # Of a symbol that is seldom traded, that one may lie further back than a replay looks.
+    expected = {key: row for key, row in expected.items() if key in found or key[0] not in old}
+    assert {key: {**row, "seq": 0} for key, row in found.items()} == {key: {**row, "seq": 0} for key, row in expected.items()}
+    assert found
+
+
+def test_what_is_read_for_bars_is_given_up_with_the_client(archive: RecordingArchive) -> None:
+    minutes = day_of_minutes(archive)
+    wanted = {Period.H1: frozenset({"600000.SH"})}
+    looks = iter([False] * 10 + [True] * 300)
+    begun = replays._begun(archive, wanted, frozenset(), minutes[200], lambda: next(looks))
+    assert next(looks) is True, "after the first True nobody looks again"
+    assert len(list(looks)) == 298
+    (bar,) = begun.current(wanted)
+    assert bar.volume == 100 * minutes[9].seq
+
+
+async def test_bars_that_are_asked_for_on_the_way_begin_with_what_forms(
+    server: Server, key: str, archive: RecordingArchive
+) -> None:
+    minutes = day_of_minutes(archive)
+    async with client(server, key, path=f"/ws?replay={moment(minutes[100].at)}&speed=100") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"], data_types=["quote"])
+        await one.receive("data")
+        await one.ask("subscribe", subscription="bars", symbols=["600000.SH"], data_types=["kline:1h"])
+        rows_seen = [row for _ in range(30) for row in (await one.receive("data"))["data"]]
+    first = next(row for row in rows_seen if row["type"] == "kline")
+    before = [row for row in rows_seen if row["type"] == "quote" and row["seq"] <= first["seq"]][-1]
+    # The hour has the opening auction in it, so its volume is all that the day has had.
+    assert first["volume"] == before["volume"]
+
+
+async def test_as_many_as_are_allowed_play_at_a_time_and_nothing_stays_of_them(
+    server: Server, key: str, archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(config.__dict__, "replays", 20)
+    path = f"/ws?replay={moment(RECORDED[0].at)}&speed=0.001"
+
+    async def one_of_many(stack: contextlib.AsyncExitStack) -> str:
+        one = await stack.enter_async_context(client(server, key, path=path))
+        if (first := await one.receive())["type"] == "error":
+            return str(first["name"])
+        await one.ask("subscribe", symbols=["600000.SH"], data_types=["quote", "kline:1m"])
+        return str((await one.receive("data"))["type"])
+
+    async with contextlib.AsyncExitStack() as stack:
+        outcomes = await asyncio.gather(*(one_of_many(stack) for _ in range(25)))
+        assert sorted(outcomes) == ["data"] * 20 + ["replay_limit"] * 5
+    await until(lambda: not server.connections, "the clients to be gone")
+    assert not replays._running
+    await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("replay-")], "the tasks to end")
+
+
+async def test_unpaced_replays_leave_the_live_stream_its_turn(server: Server, key: str, archive: RecordingArchive) -> None:
+    async with subscriber(server, key, SYMBOLS[0]) as live, contextlib.AsyncExitStack() as stack:
+
+        async def whole() -> list[dict[str, Any]]:
+            one = await stack.enter_async_context(client(server, key, path=f"/ws?replay={moment(OPEN)}&speed=0"))
+            await one.receive("connected")
+            await one.ask("subscribe", symbols=["*"])
+            return await play(one)
+
+        playing = [asyncio.create_task(whole()) for _ in range(10)]
+        await server.feed.publish(quote(SYMBOLS[0], price=77.0))
+        assert (await live.receive("data"))["data"][0]["price"] == 77.0
+        for frames in await asyncio.gather(*playing):
+            seen = [row for frame in frames for row in frame["data"]]
+            assert sorted(seen, key=lambda row: (row["seq"], row["symbol"])) == rows(RECORDED, "000001.SZ", "600000.SH")

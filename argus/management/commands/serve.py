@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from argus import cli
+from argus import checks, cli
 
 
 class Command(BaseCommand):
@@ -27,6 +27,8 @@ class Command(BaseCommand):
             sockets = cli.bind(host, port)
         except cli.Refused as refusal:
             sys.exit(f"argus: {refusal}.")
+        for problem in checks.archive_takes_files(None):
+            sys.exit(f"argus: {problem.msg} {problem.hint}")
         self.stdout.write(f"argus: serving on http://{host}:{sockets[0].getsockname()[1]} with {server}")
         self.stdout.flush()
         (_daphne if server == "daphne" else _uvicorn)(sockets)

@@ -42,7 +42,7 @@ class Command(BaseCommand):
             sockets = cli.bind(host, port)
         except cli.Refused as refusal:
             sys.exit(f"argus: {refusal}.")
-        for problem in checks.redis_answers(None):
+        for problem in (*checks.redis_answers(None), *checks.archive_takes_files(None)):
             sys.exit(f"argus: {problem.msg} {problem.hint}")
         _check_sources()
         port = sockets[0].getsockname()[1]
@@ -123,9 +123,11 @@ class Service:
     async def _stop(self) -> None:
         from argus.serving import in_thread
         from marketdata import feeds, publish
+        from marketdata.history import fetch
         from streaming import runtime
 
         self._say("stopping ...")
+        fetch.ending.set()
         if self._watch is not None:
             self._watch.cancel()
         steps = {

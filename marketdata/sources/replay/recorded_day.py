@@ -46,8 +46,8 @@ class RecordedDay:
         """Every quote at the market's time at which it was published."""
         latest = 0
         try:
-            for part in self._archive.parts(self._day):
-                for batch in self._archive.read(self._day, part):
+            for part, until in self._archive.sequence(self._day):
+                for batch in self._archive.read(self._day, part, until=until):
                     for at, quote in quotes(batch):
                         # Two publishers' terms may overlap; a recording's time never goes back.
                         latest = max(latest, at)
