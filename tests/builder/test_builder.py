@@ -1,4 +1,4 @@
-"""Which bars quotes become: the rules that stand at the top of ``marketdata/builder.py``, one by one."""
+"""Which bars quotes become: the rules that stand at the top of ``marketdata/builder``, one by one."""
 
 from __future__ import annotations
 
