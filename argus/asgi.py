@@ -5,6 +5,7 @@ What must be fast or must answer without a database stands ahead of Django.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -37,13 +38,21 @@ ROUTES: dict[str, Application] = {
 """Path -> who answers it ahead of Django."""
 
 
+_running: asyncio.AbstractEventLoop | None = None
+"""The event loop whose runtime is known to have been started."""
+
+
 async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
     """Hand one scope to whoever answers it."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
-    # Not all servers have a lifespan (Daphne has none); when the runtime is started this costs nothing.
-    await runtime.ensure_started()
+    global _running
+    loop = asyncio.get_running_loop()
+    if loop is not _running:
+        # Not all servers have a lifespan: Daphne has none.
+        await runtime.ensure_started()
+        _running = loop
     if scope["type"] == "websocket":
         await routing.application(scope, receive, send)
     elif plain := ROUTES.get(scope["path"]):

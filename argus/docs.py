@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
@@ -11,7 +12,9 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.authentication import SessionAuthentication
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import BasePermission
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -43,7 +46,18 @@ class StaffOrKey(BasePermission):
         raise ArgusError(NOT_AUTHENTICATED, "Sign in to the admin, or send an API key.")
 
 
+class _ByParameter(DefaultContentNegotiation):
+    """``format=`` says how the document is written, where ``Accept`` does not."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        chosen: tuple[BaseRenderer, str] = super().select_renderer(request, renderers, request.query_params.get("format"))
+        return chosen
+
+
 class Schema(SpectacularAPIView):
+    content_negotiation_class = _ByParameter
     authentication_classes = [KeyAuthentication, SessionAuthentication]
     permission_classes = [StaffOrKey]
 

@@ -19,7 +19,7 @@ Respond = Callable[[Scope, Principal], bytes]
 """The body for a caller who has been let in. Synchronous and quick; raises ``ArgusError``."""
 
 
-async def let_in(scope: Scope, needs: str, methods: Sequence[str], headers: list[tuple[str, str]]) -> Principal:
+async def let_in(scope: Scope, needs: str, methods: Sequence[str], headers: list[tuple[bytes, bytes]]) -> Principal:
     """The caller, at one request of their quota; what is left of it is added to ``headers``. Raises ``ArgusError``."""
     require_method(scope, methods)
     key = key_of(headers_of(scope))
@@ -35,7 +35,7 @@ def guarded(needs: str, content_type: str, respond: Respond) -> Application:
     """An ASGI application that answers GET and HEAD for keys with the scope ``needs``, at one request of their quota."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        headers: list[tuple[str, str]] = []
+        headers: list[tuple[bytes, bytes]] = []
         try:
             principal = await let_in(scope, needs, ("GET", "HEAD"), headers)
             body = respond(scope, principal)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -19,8 +20,12 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 TEXT = "text/plain; charset=utf-8"
 MAX_PARAMETERS = 20
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+REMEMBERED = 1024
+"""Bytes of a query up to which what it says is remembered: the same ones come again and again."""
 
-Headers = Iterable[tuple[str, str]]
+Headers = Iterable[tuple[bytes, bytes]]
+"""As ASGI has them: names in lower case."""
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -28,12 +33,20 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def query_of(scope: Scope) -> dict[str, list[str]]:
-    """The query's parameters."""
+def query_of(scope: Scope) -> Mapping[str, Sequence[str]]:
+    """The query's parameters. Raises INVALID_ARGUMENT."""
+    text = scope["query_string"]
     try:
-        return parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        return _remembered(text) if len(text) <= REMEMBERED else _parse(text)
     except ValueError as error:
         raise ArgusError(INVALID_ARGUMENT, f"The query cannot be read: {error}.") from None
+
+
+def _parse(text: bytes) -> Mapping[str, Sequence[str]]:
+    return parse_qs(text.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+
+
+_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 def require_get(scope: Scope) -> None:
@@ -51,14 +64,13 @@ def require_method(scope: Scope, methods: Sequence[str]) -> None:
 async def answer(scope: Scope, send: Send, status: int, body: bytes, content_type: str, headers: Headers = ()) -> None:
     """Send a whole answer; to HEAD without its body."""
     fields = [
-        ("content-type", content_type),
-        ("content-length", str(len(body))),
-        ("cache-control", "no-store"),
-        ("x-content-type-options", "nosniff"),
+        (b"content-type", content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        NOSNIFF,
         *headers,
     ]
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
@@ -74,22 +86,26 @@ async def answer_problem(scope: Scope, send: Send, error: ArgusError, headers: H
     await answer(scope, send, error.problem.status, body, PROBLEM, [*headers, *problem_headers(error)])
 
 
-def quota_headers(limit: int, remaining: int, reset_seconds: int) -> list[tuple[str, str]]:
+def quota_headers(limit: int, remaining: int, reset_seconds: int) -> list[tuple[bytes, bytes]]:
     """What is left of the caller's requests of this minute (names as in draft-ietf-httpapi-ratelimit-headers-03)."""
-    return [("ratelimit-limit", str(limit)), ("ratelimit-remaining", str(remaining)), ("ratelimit-reset", str(reset_seconds))]
+    return [
+        (b"ratelimit-limit", b"%d" % limit),
+        (b"ratelimit-remaining", b"%d" % remaining),
+        (b"ratelimit-reset", b"%d" % reset_seconds),
+    ]
 
 
-def problem_headers(error: ArgusError) -> list[tuple[str, str]]:
+def problem_headers(error: ArgusError) -> list[tuple[bytes, bytes]]:
     """The headers that HTTP asks for beside certain problems."""
-    fields = []
+    fields: list[tuple[bytes, bytes]] = []
     if "remaining" in error.params:
         fields += quota_headers(error.params["limit"], error.params["remaining"], error.params["retry_after"])
     if "retry_after" in error.params:
-        fields.append(("retry-after", str(max(1, error.params["retry_after"]))))
+        fields.append((b"retry-after", b"%d" % max(1, error.params["retry_after"])))
     if error.problem.status == 401:
-        fields.append(("www-authenticate", 'Bearer realm="argus"'))
+        fields.append((b"www-authenticate", b'Bearer realm="argus"'))
     if error.problem is METHOD_NOT_ALLOWED:
-        fields.append(("allow", ", ".join(error.params.get("allowed", ("GET", "HEAD")))))
+        fields.append((b"allow", ", ".join(error.params.get("allowed", ("GET", "HEAD"))).encode()))
     return fields
 
 

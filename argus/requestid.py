@@ -7,8 +7,8 @@ carries the id in the task's headers (django-structlog), and ``current()`` gives
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,13 +26,18 @@ _HANDED_ON = frozenset({"request_id", "connection_id", "task_id", "parent_task_i
 
 
 def new() -> str:
-    """A fresh id."""
-    return uuid.uuid4().hex
+    """A fresh id: unlike any other, but no secret."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def current() -> str:
     """The id of the request that this code works for; empty outside of any."""
     return str(get_contextvars().get("request_id", ""))
+
+
+def request_id(scope: Scope) -> str:
+    """The id that ``RequestIds`` gave to an HTTP request's scope: ``current()`` for who has the scope at hand."""
+    return str(scope["argus.request_id"])
 
 
 def connection_id(scope: Scope) -> str:
@@ -61,31 +66,35 @@ class RequestIds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            send = self._http(scope, send)
         elif scope["type"] == "websocket":
             scope["argus.connection_id"] = new()
             clear_contextvars()
             bind_contextvars(connection_id=scope["argus.connection_id"])
-            await self.app(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        await self.app(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @staticmethod
+    def _http(scope: Scope, send: Send) -> Send:
+        """Give a request its id; the answer carries it that goes through what is returned."""
         headers = scope["headers"]
-        given = next((value.decode("latin-1") for name, value in headers if name == HEADER), "")
-        request_id = given if _VALID.fullmatch(given) else new()
-        encoded = request_id.encode("ascii")
+        given = dict(headers).get(HEADER)
+        if given is not None:
+            headers = [pair for pair in headers if pair[0] != HEADER]
+            given = text if _VALID.fullmatch(text := given.decode("latin-1")) else None
+        request_id = given or new()
+        field = (HEADER, request_id.encode("ascii"))
         # Django's middleware reads the header: it must find the id that the answer carries.
-        scope["headers"] = [*(pair for pair in headers if pair[0] != HEADER), (HEADER, encoded)]
+        scope["headers"] = [*headers, field]
+        scope["argus.request_id"] = request_id
         clear_contextvars()
         bind_contextvars(request_id=request_id)
 
-        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+        def send_with_id(message: MutableMapping[str, Any]) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (HEADER, encoded)]
-            await send(message)
+                message["headers"] = [*message.get("headers", ()), field]
+            return send(message)
 
-        await self.app(scope, receive, send_with_id)
+        return send_with_id
 
 
 def hand_on(context: dict[str, Any], **_: Any) -> None:

@@ -130,6 +130,8 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "argus.access.drf.problem_response",
     "UNAUTHENTICATED_USER": None,
+    # A parameter like all others: where it is not known it is refused by its name, and not a 404.
+    "URL_FORMAT_OVERRIDE": None,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Argus",

@@ -25,7 +25,7 @@ from argus.access.principal import Principal
 from argus.config import config
 from argus.errors import DEADLINE, INTERNAL, MESSAGE_TOO_BIG, NOT_READY, ArgusError
 from argus.guard import let_in
-from argus.http import answer_problem
+from argus.http import NOSNIFF, answer_problem
 from argus.line import EXTENSION, Line
 from argus.requestid import Application, Receive, Scope, Send
 
@@ -139,15 +139,18 @@ class _Cut(Exception):
     """The answer has begun and cannot be finished."""
 
 
-def streamed(needs: str, methods: Sequence[str], respond: Respond) -> Application:
-    """An ASGI application that answers these methods for keys with the scope ``needs``, at one request of their quota."""
+def streamed(needs: str, methods: Sequence[str], respond: Respond, *, longest: int) -> Application:
+    """An ASGI application that answers these methods for keys with the scope ``needs``, at one request of their quota.
+
+    ``longest``: how many bytes a request's body may have.
+    """
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.Event()
         try:
-            body = await _read_body(scope, receive)
+            body = await _read_body(scope, receive, longest)
         except ArgusError as error:
-            await answer_problem(scope, send, error, [("connection", "close")])
+            await answer_problem(scope, send, error, [(b"connection", b"close")])
             return
         if body is None:
             return
@@ -181,9 +184,9 @@ def _line(scope: Scope) -> Line | None:
     return found
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
-    """The request's body; None where the client is gone, or silent for too long, before its end."""
-    body = b""
+async def _read_body(scope: Scope, receive: Receive, longest: int) -> bytes | None:
+    """The request's body; None where the client is gone, or silent for too long, before its end. Raises MESSAGE_TOO_BIG."""
+    body, size = b"", 0
     end = time.monotonic() + config.fetch_timeout
     while True:
         try:
@@ -194,12 +197,15 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
         if message["type"] == "http.disconnect":
             return None
         part: bytes = message.get("body", b"")
-        body += part
-        if len(body) > config.max_message_size:
-            limit = config.max_message_size
-            raise ArgusError(MESSAGE_TOO_BIG, f"A request's body has no more than {limit} bytes.", limit=limit)
-        if not message.get("more_body"):
-            return body
+        size += len(part)
+        if size <= longest:
+            body += part
+        # What is too long is read to its end all the same: a client that is cut off while it sends never reads why.
+        if message.get("more_body"):
+            continue
+        if size > longest:
+            raise ArgusError(MESSAGE_TOO_BIG, f"A request's body has no more than {longest} bytes.", limit=longest)
+        return body
 
 
 async def _watch(receive: Receive, gone: asyncio.Event) -> None:
@@ -209,7 +215,7 @@ async def _watch(receive: Receive, gone: asyncio.Event) -> None:
 
 
 async def _serve(scope: Scope, send: Send, body: bytes, needs: str, methods: Sequence[str], respond: Respond) -> None:
-    headers: list[tuple[str, str]] = []
+    headers: list[tuple[bytes, bytes]] = []
     try:
         principal = await let_in(scope, needs, methods, headers)
         reply = await respond(scope, principal, body)
@@ -223,14 +229,13 @@ async def _serve(scope: Scope, send: Send, body: bytes, needs: str, methods: Seq
         await _send(scope, send, reply, headers)
 
 
-async def _send(scope: Scope, send: Send, reply: Reply, headers: list[tuple[str, str]]) -> None:
+async def _send(scope: Scope, send: Send, reply: Reply, headers: list[tuple[bytes, bytes]]) -> None:
     chunks = _Chunks(reply)
-    fields = [*reply.headers, ("x-content-type-options", "nosniff"), *headers]
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
     line = _line(scope)
     unsent = line.unsent if line is not None else None
     try:
-        await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
+        await send({"type": "http.response.start", "status": reply.status, "headers": [*fields, NOSNIFF, *headers]})
         if scope["method"] != "HEAD":
             while (chunk := await chunks.next()) is not None:
                 for start in range(0, len(chunk), PIECE):

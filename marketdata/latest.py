@@ -38,6 +38,8 @@ class LatestStore:
         self.feeds: dict[str, FeedState] = {}
         self.feed_of: dict[str, str] = {}
         self.throughput = Throughput()
+        self.changes = 0
+        """Counts what was taken in: what was made of the store holds while this stays the same."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -45,6 +47,7 @@ class LatestStore:
         self.feeds.clear()
         self.feed_of.clear()
         self.throughput = Throughput()
+        self.changes += 1
 
     def streams(self) -> dict[str, dict[str, int]]:
         """Feed -> {epoch, seq}, as clients are told."""
@@ -52,10 +55,13 @@ class LatestStore:
 
     def age(self, now: float | None = None) -> float | None:
         """Seconds since the canary of the feed that has been silent longest; None before the first one."""
-        arrivals = [feed.canary_arrived for feed in self.feeds.values()]
-        if not arrivals or any(arrival is None for arrival in arrivals):
-            return None
-        return (time.monotonic() if now is None else now) - min(arrival for arrival in arrivals if arrival is not None)
+        first = None
+        for feed in self.feeds.values():
+            if feed.canary_arrived is None:
+                return None
+            if first is None or feed.canary_arrived < first:
+                first = feed.canary_arrived
+        return None if first is None else (time.monotonic() if now is None else now) - first
 
     def stale(self, after: float, now: float | None = None) -> bool:
         """Whether a feed has been silent for longer than ``after`` seconds, or none has spoken yet."""
@@ -78,6 +84,7 @@ class LatestStore:
         for symbols, _ in batch.bars.values():
             # A web process that has just started may know a symbol's bars before its quote.
             self.feed_of.update(dict.fromkeys((symbol for symbol in symbols if symbol not in self.feed_of), batch.feed))
+        self.changes += 1
         return True
 
     def restore(self, batch: Batch) -> list[str]:
@@ -94,6 +101,7 @@ class LatestStore:
                 self.fragments[symbol] = fragment
                 changed.append(symbol)
         self._own(feed, batch.feed, batch.symbols)
+        self.changes += 1
         return changed
 
     @staticmethod

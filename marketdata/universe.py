@@ -87,10 +87,13 @@ def resolve(words: Iterable[str], universe: Universe, *, quoted: bool = True) ->
     ``quoted`` False: symbols that the source knows without quoting them are taken, too. While the universe is empty (no
     source has told it yet) every symbol that can be read is taken: it cannot be called unknown.
     """
+    asked = list(words)
+    if universe.known.issuperset(asked):
+        return Resolution(tuple(dict.fromkeys(asked)), False, ())
     symbols: dict[str, None] = {}
     everything = False
     rejected: list[Rejected] = []
-    for word in words:
+    for word in asked:
         try:
             symbols.update(dict.fromkeys(_members(word, universe, quoted)))
             everything = everything or word.strip() == EVERYTHING

@@ -31,6 +31,13 @@ def parse_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+@lru_cache(maxsize=4096)
+def canonical(text: str) -> str | None:
+    """The address in a text, in the one way in which it is written; None if there is none."""
+    address = parse_address(text)
+    return None if address is None else str(address)
+
+
 class HostBits(ValueError):
     """An address within a network was written where the network was meant."""
 
@@ -89,6 +96,6 @@ def scope_origin(scope: Mapping[str, Any], trusted: Iterable[Network]) -> str | 
     client = scope.get("client")
     peer = str(client[0]) if client else None
     if not trusted:
-        return origin(peer, "", ())
+        return canonical(peer) if peer else None
     forwarded = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
     return origin(peer, forwarded, trusted)

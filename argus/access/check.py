@@ -128,8 +128,8 @@ def require(principal: Principal, scope: str) -> None:
 
 def require_data_types(principal: Principal, types: Collection[str]) -> None:
     """Raise DATA_TYPE_NOT_ALLOWED unless the plan includes all of the data types."""
-    missing = sorted(str(word) for word in types if word not in principal.limits.data_types)
-    if missing:
+    if not principal.limits.data_types.issuperset(types):
+        missing = sorted(str(word) for word in types if word not in principal.limits.data_types)
         allowed = sorted(principal.limits.data_types)
         text = format_lazy(
             _("The plan {plan} includes {allowed}, not {missing}."),

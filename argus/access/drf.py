@@ -103,7 +103,8 @@ def _charge(request: Request, view: APIView) -> None:
     """Take one request from the caller's quota, once for each request, and tell what is left."""
     # What a view's headers hold, the framework puts on its answer, errors included.
     if isinstance(request.auth, Principal) and "ratelimit-limit" not in view.headers:
-        view.headers.update(quota_headers(*quota().spend_sync(request.auth)))
+        fields = quota_headers(*quota().spend_sync(request.auth))
+        view.headers.update({name.decode(): value.decode() for name, value in fields})
 
 
 def problem_response(exception: Exception, context: dict[str, Any]) -> HttpResponse:
@@ -121,7 +122,7 @@ def problem_response(exception: Exception, context: dict[str, Any]) -> HttpRespo
     document = error.document(requestid.current())
     answer = HttpResponse(msgspec.json.encode(document, enc_hook=str), status=error.problem.status, content_type=PROBLEM)
     for name, value in problem_headers(error):
-        answer[name] = value
+        answer[name.decode()] = value.decode()
     return answer
 
 

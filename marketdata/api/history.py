@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 
 from argus import compress
-from argus.access.check import require_symbols
 from argus.access.principal import Principal
 from argus.errors import BAD_JSON, INVALID_ARGUMENT, NOT_READY, SYMBOL_LIMIT, ArgusError
 from argus.streamed import Reply
@@ -21,7 +20,7 @@ from marketdata.api import cursor, latest
 from marketdata.api.formats import arrow, csv, json, parquet
 from marketdata.api.formats.json import Position
 from marketdata.api.formats.negotiate import MEDIA, Format, choose
-from marketdata.api.query import Query, refuse_if_nothing, refuse_others, words_of
+from marketdata.api.query import Query, allow_symbols, refuse_if_nothing, refuse_others, words_of
 from marketdata.cache.tiers import Tier
 from marketdata.calendar import SHANGHAI
 from marketdata.history.query import POINT_IN_TIME, HistoryQuery, make
@@ -46,11 +45,17 @@ TERMINAL_NAMES: Final = {
 LIMIT: Final = 10_000
 MAX_LIMIT: Final = 100_000
 """Rows of a page of JSON."""
+MAX_WORDS: Final = 20_000
+"""Symbols, sectors and markets that one request may name, whatever the plan."""
+LONGEST_BODY: Final = 2 * 1024 * 1024
+"""Bytes of a body: more than 100,000 symbols, which are then refused as such."""
 QUICK: Final = 1_000
 QUICK_SYMBOLS: Final = 20
 """Rows and symbols that are answered on the event loop: a millisecond's work, and a hop to a thread costs as much."""
 SMALL: Final = 1024
 """Bytes below which compression gains nothing."""
+STAMP: Final = "end"
+"""Where in its time a bar is stamped."""
 IMMUTABLE: Final = "private, max-age=31536000, immutable"
 REVALIDATE: Final = "private, no-cache"
 
@@ -90,7 +95,10 @@ def _words(parameters: Query, principal: Principal) -> list[str]:
     words = words_of(parameters, "symbols")
     if not words:
         raise ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbols=000001.SZ,600000.SH", parameter="symbols")
-    _allow(principal, len(words))
+    allow_symbols(principal, len(words), "symbols")
+    if len(words) > MAX_WORDS:
+        detail = f"These are {len(words):,}; one request may name {MAX_WORDS:,}. Name sectors or markets, or ask in parts."
+        raise ArgusError(SYMBOL_LIMIT, detail, limit=MAX_WORDS, count=len(words), parameter="symbols")
     return words
 
 
@@ -100,13 +108,14 @@ def _asked(
     form = choose(_single(parameters, "format"), accept)
     limit = _limit(_single(parameters, "limit"), form)
     refuse_if_nothing(resolution, "symbols")
-    _allow(principal, len(resolution.symbols))
+    allow_symbols(principal, len(resolution.symbols), "symbols")
     if not resolution.symbols:
         detail = "The source has not told its symbols yet; try again shortly, or name them one by one."
         raise ArgusError(NOT_READY, detail, parameter="symbols", retry_after=2)
+    period = _single(parameters, "period")
     query = make(
         symbols=resolution.symbols,
-        period=_single(parameters, "period") or "1d",
+        period="1d" if period is None else period,
         start=_single(parameters, "start"),
         end=_single(parameters, "end"),
         count=_single(parameters, "count"),
@@ -150,8 +159,13 @@ def from_terminal_names(parameters: Query) -> Query:
     return named
 
 
-def from_body(body: bytes) -> Query:
-    """The parameters of a POST: a JSON object; ``symbols`` and ``fields`` may be lists. Raises BAD_JSON, INVALID_ARGUMENT."""
+def from_body(body: bytes, query: Collection[str] = ()) -> Query:
+    """The parameters of a POST: a JSON object; ``symbols`` and ``fields`` may be lists. Raises BAD_JSON, INVALID_ARGUMENT.
+
+    ``query``: what stands in the address, which is refused: it would count for nothing.
+    """
+    for name in query:
+        raise ArgusError(INVALID_ARGUMENT, f"A POST has its parameters in the body; {name[:40]!r} is not.", parameter=name[:40])
     try:
         given = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -164,7 +178,7 @@ def from_body(body: bytes) -> Query:
 def _values(name: str, value: Any) -> list[str]:
     many = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in many):
-        raise ArgusError(INVALID_ARGUMENT, f"{name[:40]} is a text, a number or a list of texts.", parameter=name[:40])
+        raise ArgusError(INVALID_ARGUMENT, f"{name[:40]} is a text, a whole number or a list of texts.", parameter=name[:40])
     return [str(item) for item in many]
 
 
@@ -191,18 +205,22 @@ def reply(asked: Asked, prepared: Prepared, headers: Mapping[str, str], *, quick
         ("vary", "Accept, Accept-Encoding, Authorization, X-API-Key"),
         ("cache-control", IMMUTABLE if _is_final(asked, prepared) else REVALIDATE),
         ("cache-status", cache_status(prepared.tiers)),
+        *_said(asked, prepared),
     ]
-    if prepared.missing:
-        # CSV has no other place to say it.
-        fields.append(("argus-missing", str(len(prepared.missing))))
     tags = {name: _etag(asked, prepared, about, name) for name in (coding, compress.IDENTITY)}
     if _is_known(headers.get("if-none-match"), tags.values()):
         return Reply(status=304, headers=[*fields, ("etag", tags[coding])], chunks=iter(()), quick=True)
     chunks = _write(asked, prepared, about)
     head, ended = _head(chunks)
-    if ended and len(head) < SMALL:
+    small = ended and len(head) < SMALL
+    if small:
         coding = compress.IDENTITY
-        fields.append(("content-length", str(len(head))))
+    body = compress.compressed(chain((head,), chunks), coding)
+    if quick or small:
+        # All of it is here: of a known length it is sent in one piece.
+        whole = b"".join(body)
+        fields.append(("content-length", str(len(whole))))
+        body = iter((whole,))
     if coding != compress.IDENTITY:
         fields.append(("content-encoding", coding))
     if form in (Format.CSV, Format.PARQUET):
@@ -211,9 +229,29 @@ def reply(asked: Asked, prepared: Prepared, headers: Mapping[str, str], *, quick
     return Reply(
         status=200,
         headers=[*content, *fields, ("etag", tags[coding])],
-        chunks=compress.compressed(chain((head,), chunks), coding),
+        chunks=body,
         quick=quick,
     )
+
+
+def _said(asked: Asked, prepared: Prepared) -> Iterator[tuple[str, str]]:
+    """The headers that say of the bars what there is to say, in every format: CSV has no other place for it."""
+    yield "argus-source", prepared.source
+    yield "argus-as-of", _as_of(prepared)
+    yield "argus-stale", "true" if prepared.stale else "false"
+    yield "argus-stamp", STAMP
+    if prepared.adjustment is not None:
+        yield "argus-adjustment", prepared.adjustment.algorithm
+    if prepared.forming_from is not None:
+        yield "argus-forming-from", str(prepared.forming_from)
+    if prepared.missing:
+        yield "argus-missing", str(len(prepared.missing))
+    if asked.rejected:
+        yield "argus-rejected", str(len(asked.rejected))
+
+
+def _as_of(prepared: Prepared) -> str:
+    return datetime.fromtimestamp(prepared.as_of / 1000, SHANGHAI).isoformat(timespec="milliseconds")
 
 
 def cache_status(tiers: Mapping[Tier, int]) -> str:
@@ -246,7 +284,7 @@ def _write(asked: Asked, prepared: Prepared, about: bytes) -> Iterator[bytes]:
 def _about(asked: Asked, prepared: Prepared) -> dict[str, Any]:
     return {
         "period": asked.query.period,
-        "stamp": "end",
+        "stamp": STAMP,
         "adjust": asked.query.adjust,
         "adjustment": prepared.adjustment,
         "source": prepared.source,
@@ -263,8 +301,7 @@ def _file_about(asked: Asked, prepared: Prepared) -> bytes:
 
 
 def _page_about(asked: Asked, prepared: Prepared, following: str | None) -> bytes:
-    as_of = datetime.fromtimestamp(prepared.as_of / 1000, SHANGHAI).isoformat(timespec="milliseconds")
-    about = _about(asked, prepared) | {"as_of": as_of, "tiers": prepared.tiers, "cursor": following}
+    about = _about(asked, prepared) | {"as_of": _as_of(prepared), "tiers": prepared.tiers, "cursor": following}
     return msgspec.json.encode(about | {"request_id": asked.request_id})
 
 
@@ -329,11 +366,3 @@ def _limit(text: str | None, form: Format) -> int:
 def _fields(names: Sequence[str]) -> list[str]:
     """``symbol`` and ``time`` are in every answer, asked for or not."""
     return ["time", *(name for name in names if name not in ("time", "symbol"))] if names else []
-
-
-def _allow(principal: Principal, count: int) -> None:
-    try:
-        require_symbols(principal, count)
-    except ArgusError as error:
-        assert error.problem is SYMBOL_LIMIT
-        raise ArgusError(SYMBOL_LIMIT, error.detail, **error.params, parameter="symbols") from None

@@ -20,8 +20,9 @@ def _route(named: Callable[[Query], Query]) -> Application:
         is_post = scope["method"] == "POST"
         if is_post:
             headers.pop("if-none-match", None)
-        parameters = named(history.from_body(body) if is_post else query_of(scope))
-        request = (parameters, principal, headers.get("accept"), requestid.current())
+        query = query_of(scope)
+        parameters = named(history.from_body(body, query) if is_post else query)
+        request = (parameters, principal, headers.get("accept"), requestid.request_id(scope))
         asked = history.read_now(*request)
         if asked is not None and (reply := history.answer_now(asked, headers)) is not None:
             return reply
@@ -31,7 +32,7 @@ def _route(named: Callable[[Query], Query]) -> Application:
 
         return await beside(work, config.fetch_timeout)
 
-    return streamed(SCOPE_READ, ("GET", "HEAD", "POST"), respond)
+    return streamed(SCOPE_READ, ("GET", "HEAD", "POST"), respond, longest=history.LONGEST_BODY)
 
 
 _history = _route(dict)

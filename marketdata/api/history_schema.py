@@ -29,9 +29,12 @@ from marketdata.history.query import MAX_COUNT
 from marketdata.series import COLUMNS, OPTIONAL
 from marketdata.types import Adjust, Period
 
-_TIME_PATTERN = r"^(\d{8}(\d{6})?|\d{12,13}|\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?(\+08:00)?)?)$"
+_TIME_PATTERN = r"^(\d{8}(\d{6})?|\d{12,13}|\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?)$"
 _TIME = {"type": "string", "pattern": _TIME_PATTERN}
-_TIME_TEXT = _("A day (2026-01-05, 20260105), a moment in Beijing time (2026-01-05T09:31, 20260105093100) or ms since the epoch.")
+_TIME_TEXT = _(
+    "A day (2026-01-05, 20260105), a moment in Beijing time (2026-01-05T09:31, 20260105093100) or with an offset of its own "
+    "(2026-01-05T01:31Z, 2026-01-05T09:31+08:00), or ms since the epoch."
+)
 
 _SCHEMAS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "symbols": (
@@ -84,6 +87,23 @@ PARAMETERS = [
     for name, (schema, text, example) in _SCHEMAS.items()
 ]
 
+HEADERS = [
+    OpenApiParameter(name, str, OpenApiParameter.HEADER, description=text, response=[200])
+    for name, text in {
+        "Argus-Source": _("Where the bars come from."),
+        "Argus-As-Of": _("The market's time up to which bars were looked for (ISO 8601, +08:00)."),
+        "Argus-Stale": _("true where the newest bars that were asked for could not be had, else false."),
+        "Argus-Stamp": _("end: bars are stamped at their end."),
+        "Argus-Adjustment": _("The algorithm by which prices were adjusted; not there where they were not."),
+        "Argus-Forming-From": _("Bars stamped at or after it (ms) are of a week or month that goes on; not there where none is."),
+        "Argus-Missing": _("How many symbols lack something that was asked for; not there where none does."),
+        "Argus-Rejected": _("How many words of the request stand for nothing; not there where none does."),
+        "Cache-Status": _("Whether a terminal had to be asked, and how many symbols each tier had (RFC 9211)."),
+        "ETag": _("What If-None-Match takes."),
+    }.items()
+]
+"""What every format says in the answer's headers."""
+
 _LISTS = {"symbols", "fields"}
 BODY: Any = {
     "application/json": {
@@ -124,11 +144,7 @@ _PAGE = {
     "period": {"type": "string", "enum": [*Period]},
     "stamp": {"type": "string", "enum": ["end"]},
     "adjust": {"type": "string", "enum": [*Adjust]},
-    "adjustment": {
-        "type": ["object", "null"],
-        "description": "The algorithm in a sentence, and symbol -> ex-dates with their factors.",
-        "properties": {"method": {"type": "string"}, "algorithm": {"type": "string"}, "factors": {"type": "object"}},
-    },
+    "adjustment": {"oneOf": [{"$ref": REF.format(name="HistoryAdjustment")}, {"type": "null"}]},
     "source": {"type": "string"},
     "stale": {"type": "boolean", "description": "The newest bars that were asked for could not be had."},
     "forming_from": {
@@ -146,8 +162,56 @@ _PAGE = {
     "cursor": {"type": ["string", "null"], "description": "Where the next page begins; null on the last one."},
     "request_id": {"type": "string"},
 }
+_FACTOR: dict[str, Any] = {
+    "type": "object",
+    "description": "An ex-date as it was used; amounts are per share. A ratio that the method does not need may be null.",
+    "properties": {
+        "ex_date": {"type": "string", "format": "date"},
+        "ratio": {"type": ["number", "null"], "description": "The last close before over the reference price."},
+        "cumulative": {"type": ["number", "null"], "description": "The product of this ratio and all earlier ones."},
+        **{name: {"type": "number"} for name in ("cash", "bonus", "gift", "rights", "rights_price")},
+    },
+}
+_ADJUSTMENT: dict[str, Any] = {
+    "type": "object",
+    "description": "How prices were adjusted.",
+    "properties": {
+        "method": {"type": "string", "enum": [*Adjust]},
+        "algorithm": {"type": "string", "description": "What was done to a price, in a sentence."},
+        "as_of": {
+            "type": ["string", "null"],
+            "format": "date",
+            "description": "The last day whose dividends count (front, front_ratio).",
+        },
+        "refreshed_at": {"type": ["integer", "null"], "description": "When the oldest of the dividends were told (ms)."},
+        "stale": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Symbols whose dividends could not be asked for again today.",
+        },
+        "factors": {
+            "type": "object",
+            "description": "Symbol -> the ex-dates that were used, of the first hundred symbols.",
+            "additionalProperties": {
+                "type": "object",
+                "properties": {
+                    "method": {"type": "string", "enum": [*Adjust]},
+                    "algorithm": {"type": "string"},
+                    "as_of": {"type": ["string", "null"], "format": "date"},
+                    "rows": {"type": "array", "items": {"$ref": REF.format(name="HistoryFactor")}},
+                },
+                "required": ["method", "algorithm", "as_of", "rows"],
+            },
+        },
+        "more": {"type": "integer", "description": "Of how many symbols the factors are left out."},
+    },
+}
+for _schema in (_FACTOR, _ADJUSTMENT):
+    _schema |= {"required": list(_schema["properties"]), "additionalProperties": False}
 COMPONENTS: dict[str, Any] = {
     "HistoryBar": _ROW,
+    "HistoryFactor": _FACTOR,
+    "HistoryAdjustment": _ADJUSTMENT,
     "HistoryBars": {"type": "object", "properties": _PAGE, "required": list(_PAGE)},
 }
 

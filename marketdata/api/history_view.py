@@ -16,12 +16,14 @@ from rest_framework.views import APIView
 from argus import requestid
 from argus.access.principal import Principal
 from argus.config import config
+from argus.errors import MESSAGE_TOO_BIG, ArgusError
 from marketdata.api import history
-from marketdata.api.history_schema import BODY, PARAMETERS, RESPONSES
+from marketdata.api.history_schema import BODY, HEADERS, PARAMETERS, RESPONSES
 from marketdata.api.query import Query
 
 DESCRIPTION = _(
-    "Bars are stamped at their end. Also under /hist_kline and /api/hist_kline, where parameters may have xtdata's names "
+    "Bars are stamped at their end; the opening auction is the 1m bar of 09:30 and part of the first bar of longer periods. "
+    "Also under /hist_kline and /api/hist_kline, where parameters may have xtdata's names "
     "(stock_list, start_time, end_time, dividend_type, field_list)."
 )
 
@@ -45,7 +47,7 @@ class History(APIView):
         summary=_("Bars of some symbols"),
         description=DESCRIPTION,
         tags=["market data"],
-        parameters=PARAMETERS,
+        parameters=[*PARAMETERS, *HEADERS],
         responses=RESPONSES,
     )
     def get(self, request: Request) -> HttpResponseBase:
@@ -57,12 +59,15 @@ class History(APIView):
         summary=_("Bars of many symbols"),
         description=_("The same with the parameters in a JSON object: for lists of symbols that are too long for a URL."),
         tags=["market data"],
+        parameters=HEADERS,
         request=BODY,
         responses=RESPONSES,
     )
     def post(self, request: Request) -> HttpResponseBase:
         """The same, with the parameters in the body."""
-        return self._respond(request, history.from_body(request._request.body))
+        if int(request.META.get("CONTENT_LENGTH") or 0) > history.LONGEST_BODY:
+            raise ArgusError(MESSAGE_TOO_BIG, limit=history.LONGEST_BODY)
+        return self._respond(request, history.from_body(request._request.body, request.query_params))
 
     def _respond(self, request: Request, parameters: Query) -> HttpResponseBase:
         headers: dict[str, Any] = {name.lower(): value for name, value in request.headers.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 
 import msgspec
 
@@ -38,7 +39,7 @@ class About(msgspec.Struct, frozen=True):
 
 def body(
     store: LatestStore,
-    symbols: Iterable[str] | None,
+    symbols: Sequence[str] | None,
     *,
     rejected: Sequence[Rejected] = (),
     expected: Iterable[str] = (),
@@ -50,34 +51,33 @@ def body(
     ``symbols`` None: every symbol of the store; ``expected`` are then those that ``missing`` is about. The streams'
     positions are read first: a quote may be newer than they say, never older.
     """
-    streams = store.streams()
+    streams, source, as_of = _standing(store, store.changes)
     fragments = store.fragments
     if symbols is None:
         found = list(fragments.values())
         missing = [symbol for symbol in expected if symbol not in fragments]
     else:
-        found, missing = [], []
-        for symbol in symbols:
-            fragment = fragments.get(symbol)
-            if fragment is None:
-                missing.append(symbol)
-            else:
-                found.append(fragment)
-    about = About(
-        streams=streams,
-        source=",".join(sorted({feed.source for feed in store.feeds.values()})) or None,
-        as_of=_as_of(store),
-        stale=store.stale(stale_after),
-        missing=missing,
-        rejected=refusals(rejected),
-        request_id=request_id,
-    )
-    return b'{"data":[%s],%s' % (b",".join(found), msgspec.json.encode(about)[1:])
+        newest = list(map(fragments.get, symbols))
+        found = list(filter(None, newest))
+        missing = []
+        if len(found) < len(newest):
+            missing = [symbol for symbol, fragment in zip(symbols, newest, strict=True) if fragment is None]
+    about = About(streams, source, as_of, store.stale(stale_after), missing, refusals(rejected), request_id)
+    return b'{"data":[%s],%s' % (b",".join(found), _encode(about)[1:])
 
 
 def refusals(rejected: Iterable[Rejected]) -> list[Refused]:
     """Rejected words as clients see them."""
     return [Refused(item.word[:80], item.problem.code, item.problem.name, item.reason) for item in rejected]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+@lru_cache(maxsize=1)
+def _standing(store: LatestStore, _changes: int) -> tuple[dict[str, dict[str, int]], str | None, str | None]:
+    """Positions, source and time of the feeds: made once for all answers until the store changes."""
+    return store.streams(), ",".join(sorted({feed.source for feed in store.feeds.values()})) or None, _as_of(store)
 
 
 def _as_of(store: LatestStore) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -10,6 +11,7 @@ from argus.access.check import require_data_types, require_symbols
 from argus.access.principal import Principal
 from argus.config import config
 from argus.errors import INVALID_ARGUMENT, ArgusError
+from argus.http import REMEMBERED
 from marketdata import universe
 from marketdata.api import latest
 from marketdata.latest import store
@@ -30,10 +32,10 @@ def latest_quotes(query: Query, principal: Principal, request_id: str) -> bytes:
     words = words_of(query, "symbols")
     if not words:
         raise ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbols=000001.SZ,600000.SH", parameter="symbols")
-    require_symbols(principal, len(words))
+    allow_symbols(principal, len(words), "symbols")
     resolution = universe.resolve(words, universe.current())
     refuse_if_nothing(resolution, "symbols")
-    require_symbols(principal, len(resolution.symbols))
+    allow_symbols(principal, len(resolution.symbols), "symbols")
     return _body(resolution.symbols, resolution, request_id)
 
 
@@ -48,9 +50,9 @@ def full_market(query: Query, principal: Principal, request_id: str) -> bytes:
     resolution = universe.resolve(words, known)
     refuse_if_nothing(resolution, "market")
     if resolution.everything:
-        require_symbols(principal, max(len(resolution.symbols), len(store.fragments)))
+        allow_symbols(principal, max(len(resolution.symbols), len(store.fragments)), "market")
         return _body(None, resolution, request_id)
-    require_symbols(principal, len(resolution.symbols))
+    allow_symbols(principal, len(resolution.symbols), "market")
     return _body(resolution.symbols, resolution, request_id)
 
 
@@ -67,8 +69,25 @@ def _body(symbols: Sequence[str] | None, resolution: Resolution, request_id: str
 
 def words_of(query: Query, parameter: str) -> list[str]:
     """The words of a parameter that may be given several times and with commas; each word once."""
-    given = (word.strip() for value in query.get(parameter, ()) for word in value.split(","))
-    return list(dict.fromkeys(word for word in given if word))
+    text = ",".join(query.get(parameter, ()))
+    return list(_remembered(text) if len(text) <= REMEMBERED else _split(text))
+
+
+def _split(text: str) -> tuple[str, ...]:
+    words = dict.fromkeys(map(str.strip, text.split(",")))
+    words.pop("", None)
+    return tuple(words)
+
+
+_remembered = lru_cache(maxsize=1024)(_split)
+
+
+def allow_symbols(principal: Principal, count: int, parameter: str) -> None:
+    """Raise SYMBOL_LIMIT, under the parameter's name, if these are more symbols than the plan allows at a time."""
+    try:
+        require_symbols(principal, count)
+    except ArgusError as error:
+        raise ArgusError(error.problem, error.detail, **error.params, parameter=parameter) from None
 
 
 def refuse_others(query: Query, known: Collection[str]) -> None:

@@ -12,7 +12,6 @@ from django.core import signing
 from django.db.models import Q
 
 from argus import requestid
-from argus.access.check import require_symbols
 from argus.access.principal import Principal
 from argus.errors import (
     CURSOR_INVALID,
@@ -25,7 +24,7 @@ from argus.errors import (
 from marketdata import market_time, universe
 from marketdata.api import reference_rows as rows
 from marketdata.api.latest import refusals
-from marketdata.api.query import Query, refuse_if_nothing, refuse_others, words_of
+from marketdata.api.query import Query, allow_symbols, refuse_if_nothing, refuse_others, words_of
 from marketdata.calendar import (
     SHANGHAI,
     SINCE,
@@ -52,6 +51,9 @@ DEFAULT_SECTOR = "沪深A股"
 SALT = "argus.reference.cursor"
 LONGEST_CURSOR = 400
 
+TERMINAL_NAMES = {"start_time": "start", "end_time": "end", "stock_code": "symbol", "sector_name": "sector"}
+"""What xtdata calls a parameter of its functions -> what it is called here."""
+
 ETF = Q(kind=Kind.FUND, market="SH", symbol__regex=r"^(51|52|53|55|56|58)") | Q(
     kind=Kind.FUND, market="SZ", symbol__startswith="159"
 )
@@ -61,6 +63,15 @@ ETF = Q(kind=Kind.FUND, market="SH", symbol__regex=r"^(51|52|53|55|56|58)") | Q(
 _PRODUCT = re.compile(r"([A-Za-z]+)[0-9]")
 
 Row = TypeVar("Row")
+
+
+def from_terminal_names(query: Query) -> Query:
+    """The parameters with xtdata's names taken for ours; a count of -1 says nothing, and so does what is empty."""
+    named: dict[str, list[str]] = {}
+    for name, values in query.items():
+        if kept := [value for value in values if value and not (name == "count" and value == "-1")]:
+            named.setdefault(TERMINAL_NAMES.get(name, name), []).extend(kept)
+    return named
 
 
 def trading_dates(query: Query, principal: Principal) -> rows.Dates:
@@ -184,9 +195,9 @@ def instrument_details(query: Query, principal: Principal) -> rows.InstrumentDet
     words = words_of(query, "symbol")
     if not words:
         raise ArgusError(INVALID_ARGUMENT, "Name at least one symbol: ?symbol=000001.SZ,600000.SH", parameter="symbol")
-    require_symbols(principal, len(words))
+    allow_symbols(principal, len(words), "symbol")
     resolution = universe.resolve(words, universe.current(), quoted=False)
-    require_symbols(principal, len(resolution.symbols))
+    allow_symbols(principal, len(resolution.symbols), "symbol")
     stored = _instruments(resolution.symbols)
     unknown = tuple(
         Rejected(symbol, UNKNOWN_SYMBOL, f"the source has told nothing of {symbol}")

@@ -30,10 +30,13 @@ Get = TypeVar("Get", bound=Callable[..., Any])
 class ReferenceView(APIView):
     """A view that answers GET as its function says; what stands in the path is a parameter like the others."""
 
+    terminal_names = False
+
     def respond(self, request: Request, answers: Answers, **in_path: str) -> HttpResponse:
-        query: dict[str, list[str]] = {name: request.query_params.getlist(name) for name in request.query_params}
+        given: dict[str, list[str]] = {name: request.query_params.getlist(name) for name in request.query_params}
         for name, value in in_path.items():
-            query.setdefault(name, []).append(value)
+            given.setdefault(name, []).append(value)
+        query = reference.from_terminal_names(given) if self.terminal_names else given
         # The default permission has let a key's Principal through and nothing else.
         answer = answers(query, cast(Principal, request.auth))
         unnumbered = msgspec.structs.replace(answer, request_id="")
@@ -64,7 +67,9 @@ class TradingDates(ReferenceView):
         _("The days on which a market trades"),
         rows.Dates,
         schema.TRADING_DATES,
-        description=_("Also under /trading_dates and /api/get_trading_dates."),
+        description=_(
+            "Also under /trading_dates and /api/get_trading_dates, where start_time, end_time and count=-1 are taken too."
+        ),
     )
     def get(self, request: Request) -> HttpResponse:
         """Dates of the calendar, never a guess."""

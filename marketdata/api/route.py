@@ -12,7 +12,7 @@ from marketdata.api.query import Answer, full_market, latest_quotes
 
 def _route(answer: Answer) -> Application:
     def respond(scope: Scope, principal: Principal) -> bytes:
-        return answer(query_of(scope), principal, requestid.current())
+        return answer(query_of(scope), principal, requestid.request_id(scope))
 
     return guarded(SCOPE_READ, JSON, respond)
 

@@ -1,5 +1,7 @@
 """The addresses of market data."""
 
+from typing import Any
+
 from django.urls import path
 
 from marketdata.api import reference_views as reference
@@ -9,6 +11,9 @@ from marketdata.api.cache import CacheStats, ClearCache, OptimizeCache
 from marketdata.api.history_view import History
 from marketdata.api.terminals import PollTerminal
 from marketdata.api.views import FullMarket, LatestQuotes
+
+OLD: dict[str, Any] = {"schema": None, "terminal_names": True}
+"""Names that earlier users know: not in the schema, and parameters may be called as xtdata calls them."""
 
 urlpatterns = [
     path("api/v1/market_data/latest", LatestQuotes.as_view(), name="latest"),
@@ -34,8 +39,8 @@ urlpatterns = [
     path("api/v1/options", reference.Options.as_view(), name="options"),
     *(path(f"{prefix}latest_market", LatestQuotes.as_view(schema=None)) for prefix in ("", "api/")),
     *(path(f"{prefix}full_market", FullMarket.as_view(schema=None)) for prefix in ("", "api/")),
-    *(path(f"{prefix}hist_kline", History.as_view(schema=None, terminal_names=True)) for prefix in ("", "api/")),
-    *(path(name, reference.TradingDates.as_view(schema=None)) for name in ("trading_dates", "api/get_trading_dates")),
-    *(path(f"{prefix}instrument_detail", reference.InstrumentDetail.as_view(schema=None)) for prefix in ("", "api/")),
-    *(path(f"{prefix}stock_list", reference.SectorDetail.as_view(schema=None)) for prefix in ("", "api/")),
+    *(path(f"{prefix}hist_kline", History.as_view(**OLD)) for prefix in ("", "api/")),
+    *(path(name, reference.TradingDates.as_view(**OLD)) for name in ("trading_dates", "api/get_trading_dates")),
+    *(path(f"{prefix}instrument_detail", reference.InstrumentDetail.as_view(**OLD)) for prefix in ("", "api/")),
+    *(path(f"{prefix}stock_list", reference.SectorDetail.as_view(**OLD)) for prefix in ("", "api/")),
 ]

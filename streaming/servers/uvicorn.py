@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -21,7 +22,10 @@ from websockets.frames import Close
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from argus import requestid
 from argus.config import config
+from argus.errors import MESSAGE_TOO_BIG, ArgusError
+from argus.http import PROBLEM
 from argus.line import EXTENSION as LINE
 from argus.line import Line
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
@@ -29,6 +33,8 @@ from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 PING_INTERVAL = 20.0
 PING_TIMEOUT = 20.0
 """Seconds. A peer that has vanished without a word is noticed after both."""
+LONGEST_ADDRESS = 65_535
+"""Characters of a request's address; httptools counts them in 16 bits."""
 STOP_TIMEOUT = 2
 """Seconds for requests that are still being answered when the server stops."""
 
@@ -167,13 +173,83 @@ class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
             self._abort_timer = self.loop.call_later(config.send_timeout, self.transport.abort)
 
 
+class _HeadHeld:
+    """The transport of one response: its head waits for the first of its body, so that both leave in one call and one packet.
+
+    A body that is not there in this turn of the event loop does not hold the head up.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._head = data
+            self._loop.call_soon(self._flush)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+
 class ArgusHttpProtocol(HttpToolsProtocol):
     """One HTTP connection, which the application may end at once: a close would wait for a client that does not read."""
+
+    _line: Line
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """What the application is offered of the connection."""
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._line = Line(self.transport.abort)
 
     def on_message_begin(self) -> None:
         """A request begins, and with it its scope."""
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)["extensions"] = {LINE: Line(self.transport.abort)}
+        cast("dict[str, Any]", self.scope)["extensions"] = {LINE: self._line}
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the address; no more of it is kept than tells that it is too long."""
+        if len(self.url) <= LONGEST_ADDRESS:
+            super().on_url(url)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that cannot be read; one whose address is too long with what would do."""
+        if len(self.url) <= LONGEST_ADDRESS:
+            super().send_400_response(msg)
+            return
+        detail = f"An address has no more than {LONGEST_ADDRESS} characters. A POST to the same one takes parameters in its body."
+        error = ArgusError(MESSAGE_TOO_BIG, detail, limit=LONGEST_ADDRESS, parameter=_longest_parameter(self.url))
+        body = msgspec.json.encode(error.document(requestid.new()))
+        head = f"HTTP/1.1 {error.problem.status} Content Too Large\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """The answer can begin."""
+        super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            self.cycle.transport = cast(asyncio.Transport, _HeadHeld(self.transport, self.loop))
+
+
+def _longest_parameter(address: bytes) -> str:
+    """The name of the longest parameter in an address."""
+    longest = max(address.partition(b"?")[2].split(b"&"), key=len)
+    return longest.partition(b"=")[0][:40].decode("latin-1")
 
 
 def uvicorn_config(app: Callable[..., Any] | str, **overrides: Any) -> uvicorn.Config:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from argus.streamed import Reply, beside, streamed
 
 CHUNK = b"x" * 200_000
 state = {"made": 0, "closed": 0}
+release = threading.Event()
 
 
 def whole() -> Iterator[bytes]:
@@ -34,23 +37,32 @@ def endless() -> Iterator[bytes]:
 
 
 def told() -> Iterator[bytes]:
-    yield f"{state['made']} {state['closed']}".encode()
+    yield f"{state['made']} {state['closed']} {sys.modules[beside.__module__]._under_way}".encode()
 
 
-BODIES = {"/whole": whole, "/broken": broken, "/endless": endless, "/state": told}
+def released() -> Iterator[bytes]:
+    release.set()
+    yield b""
+
+
+BODIES = {"/whole": whole, "/broken": broken, "/endless": endless, "/state": told, "/release": released}
+WORK = ("/slow", "/held")
 
 
 async def respond(scope: Scope, principal: Principal, body: bytes) -> Reply:
     if scope["path"] == "/slow":
         await beside(lambda seconds: time.sleep(1.5), 0.2)
+    if scope["path"] == "/held":
+        await beside(lambda seconds: release.wait(seconds), 60)
     return Reply(status=200, headers=[("content-type", "text/plain")], chunks=BODIES[scope["path"]]())
 
 
-_streamed = streamed(SCOPE_READ, ("GET",), respond)
+LONGEST = 50_000
+_streamed = streamed(SCOPE_READ, ("GET", "POST"), respond, longest=LONGEST)
 
 
 async def _application(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http" and scope["path"] in (*BODIES, "/slow"):
+    if scope["type"] == "http" and scope["path"] in (*BODIES, *WORK):
         await _streamed(scope, receive, send)
     else:
         await dispatch(scope, receive, send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -18,14 +19,17 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argus.access.models import Plan
 from argus.access.principal import Limits, Principal
 from argus.errors import ArgusError
+from marketdata.adjust import ALGORITHMS, Factors
 from marketdata.api import history
+from marketdata.api.formats.negotiate import Format
 from marketdata.cache.tiers import Tier
 from marketdata.calendar import midnight
 from marketdata.history.query import HistoryQuery
-from marketdata.history.service import Prepared
-from marketdata.types import DataType
+from marketdata.history.service import Adjustment, Prepared
+from marketdata.types import Adjust, DataType
 from tests.api.bars import daily, prepared
 from tests.api.conftest import Keys
 
@@ -113,10 +117,31 @@ async def test_the_old_name_answers_and_takes_the_terminal_s_names(get: Get) -> 
 async def test_many_symbols_may_stand_in_a_body(get: Get) -> None:
     answer = await get(PATH, "POST", {"symbols": ["600000.SH", "000001.SZ"], "count": 2, "fields": "close", "end": None})
     assert [row["close"] for row in answer.json()["data"]] == [12.98, 12.99, 7.38, 7.39]
-    for body in ([], {"symbols": {"a": 1}}, {"symbols": True}):
-        refused = await get(PATH, "POST", body)
-        assert refused.status_code == 400
-        assert refused.json()["name"] in ("bad_json", "invalid_argument")
+    refused = await get(PATH, "POST", [])
+    assert (refused.status_code, refused.json()["name"]) == (400, "bad_json")
+
+
+@pytest.mark.parametrize(
+    ("address", "body", "parameter"),
+    [
+        ("", {}, "symbols"),
+        ("", {"symbols": {"a": 1}, "count": 1}, "symbols"),
+        ("", {"symbols": [["600000.SH"]], "count": 1}, "symbols"),
+        ("", {"symbols": "600000.SH", "count": True}, "count"),
+        ("", {"symbols": "600000.SH", "count": 1.5}, "count"),
+        ("", {"symbols": "600000.SH", "count": [1, 2]}, "count"),
+        ("", {"symbols": "600000.SH", "count": 10**30}, "count"),
+        ("", {"symbols": "600000.SH", "count": 1, "period": ""}, "period"),
+        ("", {"symbols": "600000.SH", "count": 1, "colour": "red"}, "colour"),
+        ("?period=1m", {"symbols": "600000.SH", "count": 1}, "period"),
+    ],
+)
+async def test_a_wrong_body_is_refused_with_the_parameter_named(
+    get: Get, address: str, body: dict[str, Any], parameter: str
+) -> None:
+    refused = await get(PATH + address, "POST", body)
+    assert (refused.status_code, refused.json()["name"]) == (400, "invalid_argument")
+    assert refused.json()["parameter"] == parameter
 
 
 @pytest.mark.parametrize(
@@ -221,10 +246,53 @@ async def test_every_answer_says_which_tier_it_came_from(
         assert answer.headers["cache-status"] == told
 
 
-async def test_what_is_missing_is_counted_where_a_format_cannot_name_it(get: Get) -> None:
-    answer = await get(f"{PATH}?symbols=600000.SH,600519.SH&count=5&format=csv")
-    assert answer.headers["argus-missing"] == "1"
-    assert "argus-missing" not in (await get(f"{PATH}?symbols=600000.SH&count=5&format=csv")).headers
+ADJUSTMENT = Adjustment(
+    method=Adjust.BACK,
+    algorithm=ALGORITHMS[Adjust.BACK],
+    as_of=None,
+    refreshed_at=None,
+    stale=(),
+    factors={"600000.SH": Factors(method=Adjust.BACK, algorithm=ALGORITHMS[Adjust.BACK], as_of=None, rows=())},
+    more=0,
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("form", list(Format))
+async def test_every_format_says_in_its_headers_what_the_bars_are(
+    get: Get, _bars: dict[str, Any], form: Format, method: str
+) -> None:
+    _bars |= {"adjustment": ADJUSTMENT, "forming_from": 1_795_071_600_000}
+    asked = f"{PATH}?symbols=600000.SH,600519.SH,xx&count=5&adjust=back&format={form}"
+    answer = await get(asked, method)
+    told = {name: value for name, value in answer.headers.items() if name.startswith("argus-")}
+    assert told == {
+        "argus-source": "simulated",
+        "argus-as-of": "2026-11-20T15:00:00.000+08:00",
+        "argus-stale": "false",
+        "argus-stamp": "end",
+        "argus-adjustment": ALGORITHMS[Adjust.BACK],
+        "argus-forming-from": "1795071600000",
+        "argus-missing": "1",
+        "argus-rejected": "1",
+    }
+    _bars |= {"adjustment": None, "forming_from": None, "stale": True}
+    plain = (await get(f"{PATH}?symbols=600000.SH&count=5&format={form}", method)).headers
+    assert plain["argus-stale"] == "true"
+    assert not {"argus-adjustment", "argus-forming-from", "argus-missing", "argus-rejected"} & set(plain)
+
+
+@pytest.mark.parametrize("form", [Format.ARROW, Format.PARQUET])
+async def test_files_say_in_themselves_what_the_bars_are(get: Get, _bars: dict[str, Any], form: Format) -> None:
+    _bars |= {"adjustment": ADJUSTMENT}
+    content = (await get(f"{PATH}?symbols=600000.SH,600519.SH,xx&count=5&adjust=back&format={form}")).content
+    schema = pq.read_schema(io.BytesIO(content)) if form is Format.PARQUET else pa.ipc.open_stream(content).schema
+    told = json.loads(schema.metadata[b"argus"])
+    assert (told["stamp"], told["adjust"], told["source"], told["stale"]) == ("end", "back", "simulated", False)
+    assert told["adjustment"]["algorithm"] == ALGORITHMS[Adjust.BACK]
+    assert set(told["adjustment"]["factors"]) == {"600000.SH"}
+    assert set(told["missing"]) == {"600519.SH"}
+    assert [word["symbol"] for word in told["rejected"]] == ["xx"]
 
 
 async def test_answers_are_compressed_as_the_client_likes(get: Get) -> None:
@@ -272,6 +340,23 @@ async def test_head_has_the_headers_alone(get: Get) -> None:
         ("symbols=600000.SH&count=5&cursor=x", 400, "cursor_invalid", "cursor"),
         ("symbols=600000.SH&count=5&count=6", 400, "invalid_argument", "count"),
         ("symbols=600000.SH&colour=red", 400, "invalid_argument", "colour"),
+        ("symbols=600000.SH&count=-5", 400, "invalid_argument", "count"),
+        ("symbols=600000.SH&count=99999999999999999999", 400, "invalid_argument", "count"),
+        ("symbols=600000.SH&count=5&limit=-1", 400, "invalid_argument", "limit"),
+        ("symbols=600000.SH&count=5&period=", 400, "invalid_argument", "period"),
+        ("symbols=600000.SH&count=5&period=1d%00", 400, "invalid_argument", "period"),
+        ("symbols=600000.SH%00&count=5", 400, "invalid_symbol", "symbols"),
+        ("symbols=%FF&count=5", 400, "invalid_symbol", "symbols"),
+        (f"symbols={'A' * 5000}&count=5", 400, "invalid_symbol", "symbols"),
+        (f"symbols=600000.SH&count=5&fields={'a' * 5000}", 400, "invalid_argument", "fields"),
+        (f"symbols=600000.SH&count=5&{'a' * 500}=1", 400, "invalid_argument", "a" * 40),
+        (f"symbols=600000.SH&count=5&cursor={'a' * 5000}", 400, "cursor_invalid", "cursor"),
+        ("symbols=600000.SH&count=5&end=2027-01-04", 400, "outside_calendar", "end"),
+        ("symbols=600000.SH&start=2027-01-04", 400, "outside_calendar", "start"),
+        ("symbols=600000.SH&start=2026-01-05&end=2027-01-04", 400, "outside_calendar", "end"),
+        ("symbols=600000.SH&start=1980-01-01&end=1985-01-01", 400, "outside_calendar", "start"),
+        ("symbols=600000.SH&count=5&adjust=front&as_of=2027-01-04", 400, "outside_calendar", "as_of"),
+        ("symbols=600000.SH&start=2026-02-02&adjust=front&as_of=2026-01-30", 400, "invalid_argument", "as_of"),
     ],
 )
 async def test_a_wrong_request_is_refused_with_the_parameter_named(
@@ -285,12 +370,31 @@ async def test_a_wrong_request_is_refused_with_the_parameter_named(
     assert "ratelimit-remaining" in answer.headers
 
 
-async def test_a_hundred_thousand_symbols_are_refused_unread(get: Get) -> None:
-    symbols = ",".join(f"{number:06d}.SH" for number in range(600_000, 620_000))
-    answer = await get(PATH, "POST", {"symbols": symbols, "count": 5})
+@pytest.mark.parametrize("plan", ["large", "unlimited"])
+async def test_a_hundred_thousand_symbols_are_refused_unread(get: Get, plan: str) -> None:
+    if plan == "unlimited":
+        await Plan.objects.filter(name="large").aupdate(symbols=1_000_000)
+    symbols = [f"{number:06d}.SH" for number in range(600_000, 700_000)]
+    for asked in (symbols, ",".join(symbols)):
+        problem = await get(PATH, "POST", {"symbols": asked, "count": 5})
+        assert (problem.status_code, problem.json()["name"], problem.json()["parameter"]) == (403, "symbol_limit", "symbols")
+        assert (problem.json()["count"], problem.json()["limit"]) == (100_000, 20_000 if plan == "unlimited" else 6000)
+    long = await get(PATH, "POST", {"symbols": symbols * 2, "count": 5})
+    assert (long.status_code, long.json()["name"]) == (413, "message_too_big")
+
+
+async def test_more_symbols_than_the_plan_allows_are_refused_in_an_address_too(get: Get) -> None:
+    symbols = ",".join(f"{number:06d}.SH" for number in range(600_000, 606_001))
+    answer = await get(f"{PATH}?symbols={symbols}&symbols=*&count=5")
     assert (answer.status_code, answer.json()["name"], answer.json()["parameter"]) == (403, "symbol_limit", "symbols")
-    answer = await get(f"{PATH}?symbols={symbols[:60_000]}&symbols=*&count=5")
-    assert (answer.status_code, answer.json()["name"], answer.json()["parameter"]) == (403, "symbol_limit", "symbols")
+
+
+async def test_a_cursor_of_another_query_is_refused(get: Get) -> None:
+    text = (await get(f"{YEAR}&limit=50")).json()["cursor"]
+    assert (await get(f"{YEAR}&limit=20&cursor={text}")).status_code == 200, "a page may be of another size"
+    for other in ("&fields=close", "&period=1w", "&adjust=back", "&count=7"):
+        answer = await get(f"{YEAR}{other}&limit=50&cursor={text}")
+        assert (answer.status_code, answer.json()["name"], answer.json()["parameter"]) == (400, "cursor_invalid", "cursor")
 
 
 async def test_a_format_that_there_is_not_and_a_method_that_is_not_allowed(get: Get) -> None:
@@ -333,3 +437,13 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
         assert error.problem.status == 400
     else:
         assert all(isinstance(value, str) for values in asked.values() for value in values)
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_what_is_small_and_in_memory_is_of_a_known_length(client: httpx.AsyncClient, keys: Keys, coding: str) -> None:
+    path = f"{PATH}?symbols=600000.SH&start=2026-01-05&count=200"
+    headers = {"Accept-Encoding": coding, "X-API-Key": keys.reader}
+    async with client.stream("GET", path, headers=headers) as answer:
+        sent = b"".join([part async for part in answer.aiter_raw()])
+    assert answer.headers["content-length"] == str(len(sent))
+    assert answer.headers.get("content-encoding", "identity") == coding

@@ -119,11 +119,20 @@ async def test_a_wrong_request_is_refused_with_the_parameter_named(
         assert all(item["reason"] for item in problem["rejected"])
 
 
-@pytest.mark.parametrize("query", [f"{LATEST}?symbols=600000,600519,000002.SZ,920002", f"{LATEST}?symbols=*", FULL])
-async def test_more_symbols_than_the_plan_allows_are_refused(get: Get, keys: Keys, query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        (f"{LATEST}?symbols=600000,600519,000002.SZ,920002", "symbols"),
+        (f"{LATEST}?symbols=*", "symbols"),
+        (FULL, "market"),
+        (f"{FULL}?market=SH,SZ", "market"),
+    ],
+)
+async def test_more_symbols_than_the_plan_allows_are_refused(get: Get, keys: Keys, query: str, parameter: str) -> None:
     answer = await get(query, keys.small)
     assert answer.status_code == 403
-    assert (answer.json()["name"], answer.json()["limit"]) == ("symbol_limit", 3)
+    problem = answer.json()
+    assert (problem["name"], problem["limit"], problem["parameter"]) == ("symbol_limit", 3, parameter)
 
 
 async def test_a_market_within_the_plan_s_limit_is_answered(get: Get, keys: Keys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -12,10 +13,14 @@ from django.test import Client
 from drf_spectacular.validation import validate_schema
 from jsonschema import Draft202012Validator
 
+from marketdata.api.formats.negotiate import MEDIA
+from marketdata.api.history import PARAMETERS
+from marketdata.history.query import read_day, read_time
 from tests.api.conftest import Keys
 
 LATEST = "/api/v1/market_data/latest"
 FULL = "/api/v1/market_data/full"
+HISTORY = "/api/v1/market_data/history"
 
 
 @pytest.fixture
@@ -52,6 +57,41 @@ async def test_real_answers_are_valid(schema: dict[str, Any], client: httpx.Asyn
 async def test_an_answer_with_a_field_missing_would_be_found_out(schema: dict[str, Any]) -> None:
     validator = Draft202012Validator({"$ref": "#/components/schemas/Quote", "components": schema["components"]})
     assert not validator.is_valid({"type": "quote", "symbol": "600000.SH"})
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+async def test_history_is_described_with_its_formats_its_headers_and_its_problems(schema: dict[str, Any], method: str) -> None:
+    operation = schema["paths"][HISTORY][method]
+    answered = operation["responses"]["200"]
+    assert set(answered["content"]) == set(MEDIA.values())
+    assert {"Argus-Source", "Argus-As-Of", "Argus-Stale", "Argus-Stamp", "Argus-Adjustment", "ETag"} <= set(answered["headers"])
+    body = schema["paths"][HISTORY]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    described = set(body["properties"]) if method == "post" else {one["name"] for one in operation["parameters"]}
+    assert described == PARAMETERS
+    assert {"400", "401", "403", "404", "406", "413", "429", "501", "503", "504", "default"} <= set(operation["responses"])
+    for response in operation["responses"].values():
+        for content in response.get("content", {}).values():
+            for example in content.get("examples", {}).values():
+                check(schema, content["schema"]["$ref"].rpartition("/")[2], example["value"])
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        (
+            "start",
+            "2026-01-05 20260105 20260105093100 2026-01-05T09:31 2026-01-05T01:31Z 2026-01-05T01:31:00.5-05:00 1767576660000",
+            "x",
+        ),
+        ("as_of", "2026-01-05 20260105", "2026-01-05T09:31"),
+    ],
+)
+async def test_the_schema_s_patterns_take_what_the_service_takes(schema: dict[str, Any], name: str, good: str, bad: str) -> None:
+    [pattern] = [one["schema"]["pattern"] for one in schema["paths"][HISTORY]["get"]["parameters"] if one["name"] == name]
+    assert not re.fullmatch(pattern, bad)
+    for text in good.split():
+        assert re.fullmatch(pattern, text), text
+        (read_time(text, name, is_end=False) if name == "start" else read_day(text, name))
 
 
 async def test_every_example_is_valid_and_every_response_has_one(schema: dict[str, Any]) -> None:

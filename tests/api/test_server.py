@@ -145,6 +145,25 @@ async def test_plain_routes_keep_the_connection_and_head_sends_no_body(port: int
         assert (await http.post(path)).status_code == 405
 
 
+@pytest.mark.parametrize("count", [10_000, 100_000])
+async def test_an_address_that_is_too_long_is_refused_with_the_parameter_that_makes_it_so(
+    port: int, keys: Keys, count: int
+) -> None:
+    symbols = ",".join(f"{600_000 + number}.SH" for number in range(count))
+    request = f"GET /api/v1/market_data/history?count=1&symbols={symbols}&fields=close HTTP/1.1\r\nHost: x\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request.encode())
+    async with asyncio.timeout(PATIENCE):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    problem = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"content-type: application/problem+json" in head
+    assert (problem["status"], problem["name"], problem["parameter"]) == (413, "message_too_big", "symbols")
+    assert "POST" in problem["detail"]
+    assert problem["request_id"]
+
+
 SERVE = """
 import socket, sys, uvicorn
 from argus.asgi import application

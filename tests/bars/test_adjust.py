@@ -280,6 +280,10 @@ def test_ratios_of_recorded_reference_prices_make_the_recorded_back_adjusted_pri
     assert bars > 300 * shares
 
 
+CONTRADICT = [("600741.SH", "2010-06-18"), ("601318.SH", "2010-07-13")]
+"""Where the recorded dividends and the recorded factors say different things."""
+
+
 def test_ratios_of_recorded_dividends_are_the_steps_of_the_recorded_factors(data_dir: Path) -> None:
     """2010-01 to 2011-11, all 134 ex-dates of the shares in both files. 132 agree to float32's precision, with the reference
     price rounded to the cent as the exchange does. Two do not, for the data's sake: 600741 on 2010-06-18 has a cash of 0.0491
@@ -310,8 +314,34 @@ def test_ratios_of_recorded_dividends_are_the_steps_of_the_recorded_factors(data
         days = {known["days"][at] for at in changes.tolist() if known["days"][at] <= until}
         unexplained += len({day.isoformat() for day in days} - {day for of, day in explained if of == symbol})
     assert agree == 132
-    assert differ == [("600741.SH", "2010-06-18"), ("601318.SH", "2010-07-13")]
+    assert differ == CONTRADICT
     assert unexplained == 0
+
+
+def test_a_front_adjustment_as_of_a_recorded_ex_date_gives_the_recorded_reference_price(data_dir: Path) -> None:
+    """The same 132 ex-dates, with all dividends of the share at hand: as of the ex-date the closes before it are on its footing,
+    to the half cent by which the exchange rounds a reference price; as of the day before they are those traded."""
+    adjusted = qlib(data_dir)
+    of: dict[str, list[Dividend]] = {}
+    for symbol, dividend in recorded_dividends(data_dir):
+        of.setdefault(symbol, []).append(dividend)
+    events = 0
+    for symbol, known in adjusted.items():
+        traded = [round_price(price, 0.01) for price in (known["close"] / known["factor"]).tolist()]
+        for dividend in of.get(symbol, ()):
+            day = date.fromisoformat(dividend.ex_date)
+            if not known["days"][1] <= day <= date(2011, 11, 30) or (symbol, dividend.ex_date) in CONTRADICT:
+                continue
+            at = known["days"].index(day)
+            held = daily(known["days"][at - 1 : at + 1], close=traded[at - 1 : at + 1])
+            reference = traded[at - 1] * known["factor"][at - 1] / known["factor"][at]
+            for method in (Adjust.FRONT, Adjust.FRONT_RATIO):
+                on_the_day = adjust(held, of[symbol], method, as_of=day)
+                assert on_the_day.close[0] == pytest.approx(reference, abs=0.0051), (symbol, dividend.ex_date)
+                assert on_the_day.close[1] == held.close[1]
+                assert adjust(held, of[symbol], method, as_of=day - timedelta(days=1)).equals(held)
+            events += 1
+    assert events == 132
 
 
 def test_with_its_recorded_dividends_a_share_never_moves_more_than_its_daily_limit(data_dir: Path) -> None:

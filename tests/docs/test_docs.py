@@ -104,8 +104,9 @@ def test_every_metric_that_a_page_names_is_exported() -> None:
     from marketdata.history import metrics as _history
     from marketdata.recordings import metrics as _recordings
     from streaming import metrics as _stream
+    from streaming import replays as _replays
 
-    assert _bars and _cache and _feeds and _history and _recordings and _stream
+    assert _bars and _cache and _feeds and _history and _recordings and _replays and _stream
     exported = {f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in REGISTRY.collect()}
     for path in DOCS.rglob("*.md"):
         named = set(re.findall(r"`(argus_[a-z_]+)`", path.read_text(encoding="utf-8")))

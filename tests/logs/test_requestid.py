@@ -24,6 +24,7 @@ async def call(headers: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], 
 
     async def application(scope: Scope, receive: Any, send: Any) -> None:
         seen.update(get_contextvars(), header=dict(scope["headers"]).get(b"x-request-id"), current=requestid.current())
+        assert requestid.request_id(scope) == requestid.current()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
         await send({"type": "http.response.body", "body": b"ok"})
 

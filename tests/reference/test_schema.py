@@ -51,7 +51,11 @@ def test_it_is_valid_and_describes_the_versioned_addresses_alone(schema: dict[st
 
 def test_every_example_is_valid(schema: dict[str, Any]) -> None:
     for operation in operations(schema).values():
-        for response in operation["responses"].values():
+        responses = dict(operation["responses"])
+        # Whatever else goes wrong, with no status of its own to show.
+        assert responses.pop("default")["content"].keys() == {"application/problem+json"}
+        assert {"200", "400", "401"} <= set(responses)
+        for response in responses.values():
             for content in response.get("content", {}).values():
                 [example] = content["examples"].values()
                 check(schema, content["schema"]["$ref"], example["value"])

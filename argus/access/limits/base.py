@@ -5,7 +5,7 @@ of "600 requests per minute" and what the RateLimit headers can say exactly: ``R
 allowed before the window ends in ``Reset`` seconds, and then all of them again. (A sliding window or a token bucket has no
 moment at which the quota is whole again, so their Reset is a guess.) Its price, up to twice the limit within one
 minute that spans two windows, harms nobody here: the limit is a plan's fair share, not what the machine can bear.
-A refused request costs nothing.
+A refused request costs nothing. A process of several takes requests in blocks; what it holds counts as spent for the others.
 
 Connections are leases: a process renews those that it holds, and a dead process' connections stop counting by themselves.
 """

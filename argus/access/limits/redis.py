@@ -1,5 +1,7 @@
 """The limiter of a service that is several processes: Redis counts, each step one atomic script on Redis' own clock.
 
+A process takes requests out of a budget in blocks (``argus.access.limits.blocks``): all processes together never allow more
+than the limit, and what one holds and does not use in the window, at most two blocks, the others do not have.
 While Redis is away each process counts for itself, so that the service goes on and no key gets more than its plan's share
 from any one process. Leases are written again when Redis is back.
 """
@@ -18,9 +20,9 @@ from redis.exceptions import RedisError
 
 from argus.access.limits import scripts
 from argus.access.limits.base import LEASE, WINDOW, Quota, no_connection_left, quota_or_refusal
+from argus.access.limits.blocks import Blocks
 from argus.access.limits.memory import MemoryLimiter
 from argus.access.limits.scripts import LoopRedis
-from argus.access.limits.windows import Spent
 from argus.access.principal import Principal
 
 T = TypeVar("T")
@@ -40,29 +42,44 @@ class RedisLimiter:
         self._window = round(window * 1000)
         self._lease = round(lease * 1000)
         self._local = MemoryLimiter(window=window, lease=lease)
+        self._blocks = Blocks()
         self._away_until = float("-inf")
         self._redis = scripts.connect(url)
         self._spend_script = self._redis.register_script(scripts.SPEND)
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopRedis] = WeakKeyDictionary()
 
     def spend_sync(self, principal: Principal, cost: int = 1) -> Quota:
+        limit = principal.limits.requests_per_minute
+        if (quota := self._blocks.spend(principal.key_id, cost, limit)) is not None:
+            return quota
         if self._is_away():
             return self._local.spend_sync(principal, cost)
-        limit = principal.limits.requests_per_minute
+        asked = time.monotonic()
         try:
-            [spent] = self._spend_script(keys=[_budget(principal)], args=[self._window, cost, limit])
+            # Nothing ahead: a view beside the event loop is slow anyhow, and two blocks at most are what is promised.
+            [answer] = self._spend_script(keys=[_budget(principal)], args=[self._window, 0, cost, limit])
         except RedisError as error:
             self._went_away(error)
             return self._local.spend_sync(principal, cost)
         self._came_back()
-        return quota_or_refusal(principal, *_spent(spent))
+        return self._quota(principal, asked, answer)
 
     async def spend(self, principal: Principal, cost: int = 1) -> Quota:
         limit = principal.limits.requests_per_minute
-        spent = await self._ask(lambda redis: redis.spend(_budget(principal), cost, limit))
-        if spent is None:
+        if (quota := self._blocks.spend(principal.key_id, cost, limit)) is not None:
+            return quota
+        asked = time.monotonic()
+        answer = await self._ask(lambda redis: redis.spend(_budget(principal), cost, limit))
+        if answer is None:
             return self._local.spend_sync(principal, cost)
-        return quota_or_refusal(principal, *_spent(spent))
+        return self._quota(principal, asked, answer)
+
+    def _quota(self, principal: Principal, asked: float, answer: list[int]) -> Quota:
+        """What the script answered; what it took ahead is kept. The window ends no earlier than the moment computed here."""
+        allowed, used, left, ahead = answer
+        if allowed:
+            used = self._blocks.add(principal.key_id, principal.limits.requests_per_minute, used, ahead, asked + left / 1000)
+        return quota_or_refusal(principal, bool(allowed), used, math.ceil(left / 1000))
 
     async def open_connection(self, principal: Principal, connection_id: str) -> None:
         keys = [_connections(principal.key_id)]
@@ -124,11 +141,6 @@ class RedisLimiter:
         if self._away_until != float("-inf"):
             self._away_until = float("-inf")
             log.info("limits_redis_back")
-
-
-def _spent(answer: list[int]) -> Spent:
-    allowed, used, left = answer
-    return Spent(bool(allowed), used, math.ceil(left / 1000))
 
 
 def _budget(principal: Principal) -> str:

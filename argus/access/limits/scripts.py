@@ -13,6 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from argus.access.limits.blocks import SHARE
+
 DEADLINE = 1.0
 """Seconds that a step may take; then Redis counts as away."""
 BATCH = 256
@@ -20,24 +22,27 @@ BATCH = 256
 PENDING = 10_000
 """Spendings that may wait for Redis; one beyond them fails at once."""
 
-# KEYS: a budget per spending. ARGV: the window in ms, then cost and limit of each. Time stands still within a script.
+# KEYS: a budget per spending. ARGV: the window in ms; the part of what is left (1 / ARGV[2]; 0: none) that the first allowed
+# spending of a budget takes ahead; then cost and limit of each. Time stands still within a script.
 SPEND = """
-local answer = {}
+local answer, led, share = {}, {}, tonumber(ARGV[2])
 for i, key in ipairs(KEYS) do
-  local cost, limit = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-  local used, left = 0, redis.call('PTTL', key)
+  local cost, limit = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+  local used, left, ahead = 0, redis.call('PTTL', key), 0
   if left > 0 then used = tonumber(redis.call('GET', key)) else left = 0 end
   local allowed = cost == 0 or used + cost <= limit
   if allowed and cost > 0 then
-    used = used + cost
+    if share > 0 and not led[key] then ahead = math.floor((limit - used - cost) / share) end
+    led[key] = true
+    used = used + cost + ahead
     if left > 0 then
-      redis.call('INCRBY', key, cost)
+      redis.call('INCRBY', key, cost + ahead)
     else
       left = tonumber(ARGV[1])
       redis.call('SET', key, used, 'PX', left)
     end
   end
-  answer[i] = {allowed and 1 or 0, used, left}
+  answer[i] = {allowed and 1 or 0, used, left, ahead}
 end
 return answer
 """
@@ -103,7 +108,7 @@ class LoopRedis:
     async def _send(self) -> None:
         while self._pending:
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-            args = [self._window_ms]
+            args = [self._window_ms, SHARE]
             for _, cost, limit, _ in batch:
                 args += (cost, limit)
             try:
