@@ -108,9 +108,19 @@ def _shared() -> list[Processor]:
     ]
 
 
+class _Once(structlog.stdlib.ProcessorFormatter):
+    """Renders a record once: console, file and the file's look at its size would each ask for the same line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: str | None = getattr(record, "argus_line", None)
+        if line is None:
+            line = record.argus_line = super().format(record)
+        return line
+
+
 def formatter() -> logging.Formatter:
     """The one formatter: JSON, redacted."""
-    return structlog.stdlib.ProcessorFormatter(
+    return _Once(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,

@@ -19,6 +19,7 @@ from marketdata.types import Bar, Period
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Column = np.ndarray[Any, np.dtype[Any]]
 
 TYPES: Final[dict[str, Any]] = {
     "time": np.int64,
@@ -135,7 +136,22 @@ def join(parts: Iterable[Series]) -> Series:
         return held[0] if held else EMPTY
     if any(before.time[-1] >= after.time[0] for before, after in pairwise(held)):
         raise ValueError("series overlap")
-    return Series(*(np.concatenate([getattr(part, name) for part in held]) for name in COLUMNS))
+    return Series(*(_joined([getattr(part, name) for part in held]) for name in COLUMNS))
+
+
+def _joined(columns: Sequence[Column]) -> Column:
+    """The columns one after the other; a view where they were cut from one array and lie so in memory already."""
+    base = columns[0].base
+    if isinstance(base, np.ndarray) and base.flags.c_contiguous and all(column.base is base for column in columns):
+        begins = [(_address(column) - _address(base)) // base.itemsize for column in columns]
+        if all(begin + len(column) == then for begin, column, then in zip(begins, columns, begins[1:], strict=False)):
+            return base.reshape(-1)[begins[0] : begins[-1] + len(columns[-1])]
+    return np.concatenate(columns)
+
+
+def _address(column: Column) -> int:
+    address: int = column.__array_interface__["data"][0]
+    return address
 
 
 def merge(old: Series, new: Series) -> Series:

@@ -131,7 +131,11 @@ def span_of(period: Period, day: date, calendar: TradingCalendar) -> tuple[date,
 
 def keys_of(market: str, symbol: str, base: Period, days: Sequence[date]) -> dict[BlockKey, tuple[date, ...]]:
     """The blocks in which the days are, each with its days."""
-    return {BlockKey(market, symbol, base, part): tuple(group) for part, group in groupby(days, lambda day: part_of(base, day))}
+    if base is Period.D1:
+        groups = [tuple(days)] if days else []
+    else:
+        groups = [tuple(group) for _, group in groupby(days, lambda day: (day.year, day.month))]
+    return {BlockKey(market, symbol, base, part_of(base, group[0])): group for group in groups}
 
 
 def chunks(missing: Mapping[BlockKey, Sequence[date]], days: Sequence[date]) -> Iterator[Chunk]:

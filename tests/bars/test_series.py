@@ -70,6 +70,18 @@ def test_parts_joined_are_the_whole(held: Series, cut: int) -> None:
     assert join([EMPTY, held.between(None, cut), EMPTY, held.between(cut + 1, None)]).equals(held)
 
 
+def test_what_was_cut_from_one_series_is_joined_without_a_copy_and_never_across_a_hole() -> None:
+    held = series(list(range(1, 11)))
+    first, middle, last = held.pick(slice(1, 3)), held.pick(slice(3, 6)), held.pick(slice(8, 10))
+    whole = join([first, middle])
+    assert whole.equals(held.pick(slice(1, 6)))
+    assert all(np.shares_memory(getattr(whole, name), getattr(held, name)) for name in COLUMNS)
+    assert join([middle, last]).equals(held.pick([3, 4, 5, 8, 9]))
+    # Of one array, but another column of the second part is not what follows.
+    shifted = middle.replace(close=held.close[4:7])
+    assert join([first, shifted]).close.tolist() == [*first.close.tolist(), *shifted.close.tolist()]
+
+
 def test_parts_that_overlap_are_not_joined() -> None:
     with pytest.raises(ValueError, match="overlap"):
         join([series([1, 2]), series([2, 3])])

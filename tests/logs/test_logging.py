@@ -66,6 +66,13 @@ def test_the_loggers_of_others_go_the_same_way(name: str, lines: Lines, monkeypa
     assert line["event"] == "it broke for [redacted] at ('[address]', 4711)"
 
 
+def test_a_record_is_rendered_once_for_all_handlers() -> None:
+    record = logging.makeLogRecord({"name": "theirs", "msg": "polled", "levelname": "INFO"})
+    line = formatter().format(record)
+    assert json.loads(line)["event"] == "polled"
+    assert formatter().format(record) is line
+
+
 def test_access_lines_and_payload_traces_of_the_servers_are_not_let_through(lines: Lines) -> None:
     logging.getLogger("uvicorn.access").info('%s - "%s %s"', "203.0.113.7:1", "GET", "/ws?ticket=hunter2")
     logging.getLogger("websockets.server").debug("> TEXT %s", "hunter2")

@@ -17,7 +17,7 @@ CHUNK: Final = 256 * 1024
 def write(parts: Iterable[tuple[str, Series]], symbols: Sequence[str], fields: Sequence[str], about: bytes) -> Iterator[bytes]:
     """The stream in chunks. ``symbols`` are all that the parts may have, ``about`` the JSON in the schema's metadata."""
     kind = schema(fields, about)
-    sink = Sink()
+    sink = Sink(borrows=True)
     with pa.PythonFile(sink, "w") as file, pa.ipc.new_stream(file, kind) as writer:
         for batch in batches(parts, symbols, fields, kind):
             writer.write_batch(batch)
