@@ -41,6 +41,8 @@ WARMED: Final = 200
 """Blocks that an optimization brings back into memory."""
 WATCH_EVERY: Final = 1.0
 """Seconds between two looks at whether another process has cleared the tiers."""
+SHARING: Final = 32
+"""Answers whose blocks may wait for their way into Redis."""
 
 
 class Tier(StrEnum):
@@ -130,6 +132,7 @@ class Tiers:
         self._nothing: ShortLived[str] = ShortLived(bound=20_000)
         self._refusals: dict[BlockKey, int] = {}
         self._background = ThreadPoolExecutor(1, thread_name_prefix="cache")
+        self._sharing = threading.BoundedSemaphore(SHARING)
         self._generation: int | None = None
         self._watched = float("-inf")
         self._optimizing = threading.Lock()
@@ -294,7 +297,9 @@ class Tiers:
         if Tier.L3 in asked:
             removed[Tier.L3] = self.archive.remove(self.market, symbol, periods)
         if Tier.L2 in asked:
-            removed[Tier.L2] = self.shared.remove(self.market, symbol, None if period is None else (period,))
+            # In the thread that fills it: what still waits to be put there must not come after.
+            removal = self._background.submit(self.shared.remove, self.market, symbol, None if period is None else (period,))
+            removed[Tier.L2] = removal.result()
         if Tier.L1 in asked:
             removed[Tier.L1] = self.memory.remove(chosen) + self._forming.remove_if(chosen)
             self._nothing.remove_if(chosen)
@@ -331,11 +336,24 @@ class Tiers:
         archived = self.archive.read_many(left) if left else {}
         for key, block in (shared | archived).items():
             self.memory.put(key, block)
-        self.shared.put_many({key: block for key, block in archived.items() if key in again}, self._shared_seconds)
+        self._share({key: block for key, block in archived.items() if key in again})
         found = {key: Found(block, Tier.L2) for key, block in shared.items()}
         found |= {key: Found(block, Tier.L3) for key, block in archived.items()}
         missed = Found(None, Tier.TERMINAL)
         return {key: found.get(key, missed)._replace(nothing=self._nothing.get(key) or reasons.get(key, "")) for key in keys}
+
+    def _share(self, blocks: Mapping[BlockKey, Block]) -> None:
+        """Put blocks into Redis, which no answer waits for. Where too much waits already, their next use may do it."""
+        if not self.shared.on or not blocks or not self._sharing.acquire(blocking=False):
+            return
+
+        def put() -> None:
+            try:
+                self.shared.put_many(blocks, self._shared_seconds)
+            finally:
+                self._sharing.release()
+
+        self._background.submit(put)
 
     def _shared_seconds(self, key: BlockKey) -> float:
         return ttl.closed_days(self.heat.uses(key))
