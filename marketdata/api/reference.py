@@ -173,7 +173,8 @@ def instruments(query: Query, principal: Principal, only: Q | None = None) -> ro
         after=None if cursor is None else _read_cursor(cursor, question),
     )
     return rows.Instruments(
-        **_about_rows(found.rows),
+        # Of nothing found, too, it is said when there was last something new to find.
+        **_about_rows(found.rows or Instrument.objects.order_by("-refreshed_at")[:1]),
         data=[rows.InstrumentRow.of(row) for row in found.rows],
         cursor=None if found.after is None else signing.dumps([question, *found.after], salt=SALT),
     )

@@ -199,6 +199,7 @@ class BarBuilder:
             return False
         self.counts.clock_resets += 1
         state.slot = state.open = None
+        state.since = state.until
         state.closed_until = 0 if state.last[0] is None else state.last[0].end
         if quote.time < state.midnight:
             # What there is of the later day never was.

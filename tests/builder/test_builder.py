@@ -163,6 +163,17 @@ def test_a_clock_that_was_set_back_goes_on_after_three_quotes() -> None:
     assert builder.drain({M1: None})[-1].volume == 7
 
 
+def test_a_clock_set_back_before_the_opening_and_forward_again_begins_anew() -> None:
+    later = Tape(day=date(2022, 6, 2))
+    builder = BarBuilder()
+    builder.take([later.quote("09:20:00"), later.quote("09:31:30", 10.0, 100)])
+    builder.take([Tape().quote(f"08:00:0{second}") for second in range(3)])
+    assert builder.counts.clock_resets == 1
+    # In the very minute that was given up.
+    builder.take([later.quote("09:31:40", 10.1, 50), later.quote("09:32:10", 10.2, 30)])
+    assert [bar.volume for bar in of(builder.drain(EVERYTHING), M1) if not bar.closed] == [30]
+
+
 def test_volume_that_goes_down_is_made_up_for() -> None:
     tape = Tape()
     quotes = [tape.quote("09:20:00"), tape.quote("09:30:30", 10.0, 100), tape.quote("09:31:30", 10.0, 50)]

@@ -181,6 +181,9 @@ def test_instruments_are_searched_filtered_and_paged(get: Get) -> None:
             break
         query["cursor"] = page["cursor"]
     assert pages == whole
+    nothing = body(get(INSTRUMENTS, {"q": "zzzz"}))
+    assert (nothing["data"], nothing["source"]) == ([], "scripted")
+    assert nothing["refreshed_at"].endswith("+08:00")
 
 
 @pytest.mark.parametrize(
