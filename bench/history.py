@@ -82,13 +82,17 @@ def stream(service: Service, seconds: float) -> Iterator[None]:
     assert load.stdout is not None
     url = f"ws://127.0.0.1:{service.port}/ws/market_data"
     job = Run(url=url, key=service.key, connections=connections, each=each, seconds=seconds, interval=interval)
-    load.stdin.write(msgspec.json.encode(job).decode() + "\n")
-    load.stdin.flush()
-    load.stdout.readline()
-    load.stdin.write("go\n")
-    load.stdin.flush()
-    yield
-    load.communicate(timeout=120)
+    try:
+        load.stdin.write(msgspec.json.encode(job).decode() + "\n")
+        load.stdin.flush()
+        load.stdout.readline()
+        load.stdin.write("go\n")
+        load.stdin.flush()
+        yield
+        load.communicate(timeout=120)
+    finally:
+        load.kill()
+        load.wait()
 
 
 @contextlib.contextmanager

@@ -34,9 +34,9 @@ class Asking(asyncio.Protocol):
         self._seen = seen
         self._statuses = statuses
         self._again = again
-        self._number = 0
+        self.asked = 0
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._asked: list[float] = []
+        self._since: list[float] = []
         self._transport: Any = None
         self.bytes = 0
 
@@ -45,9 +45,9 @@ class Asking(asyncio.Protocol):
 
     def ask(self) -> None:
         """Send the next request."""
-        self._asked.append(time.perf_counter())
-        self._transport.write(self._requests[self._number % len(self._requests)])
-        self._number += 1
+        self._since.append(time.perf_counter())
+        self._transport.write(self._requests[self.asked % len(self._requests)])
+        self.asked += 1
 
     def data_received(self, data: bytes) -> None:
         self.bytes += len(data)
@@ -56,7 +56,7 @@ class Asking(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The parser's word: an answer has come to its end."""
         self._statuses[self._parser.get_status_code()] += 1
-        self._seen.append(time.perf_counter() - self._asked.pop(0))
+        self._seen.append(time.perf_counter() - self._since.pop(0))
         if self._again:
             self.ask()
 
@@ -88,6 +88,10 @@ async def run(job: Job) -> dict[str, Any]:
         await asyncio.sleep(job.seconds)
     elapsed = time.perf_counter() - start
     ranked = sorted(seen)
+    asked = sum(one.asked for one in asking)
+    # Of a flood each connection's last request may be under way; at a rate all must have come back, or the worst are left out.
+    if not ranked or (job.rate and len(ranked) < asked):
+        sys.exit(f"bench: {len(ranked)} of {asked} requests were answered")
     return {
         "requests": len(ranked),
         "per_second": len(ranked) / elapsed,
