@@ -8,6 +8,7 @@ checksum before it changes anything.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ import fsspec
 import msgspec
 from django.apps import apps
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.core.serializers.base import DeserializationError
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Model
 
 VERSION: Final = 1
@@ -51,10 +53,11 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a backup holds. ``rows``: model -> how many."""
+    """What a backup holds. ``archive``: whether the archive was copied; ``rows``: model -> how many."""
 
     version: int
     created_at: str
+    archive: bool
     rows: dict[str, int]
     files: dict[str, Entry]
 
@@ -74,7 +77,7 @@ def make(target: Path, archive_url: str, *, with_archive: bool = True, on_step: 
     if with_archive:
         filesystem, root = fsspec.core.url_to_fs(archive_url)
         files |= _copy(filesystem, root, target, on_step)
-    manifest = Manifest(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), rows, files)
+    manifest = Manifest(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), with_archive, rows, files)
     (target / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
 
@@ -89,6 +92,8 @@ def check(source: Path, on_step: Step = lambda *_: None) -> Manifest:
         raise BackupError(f"{source / MANIFEST} cannot be read: {error}") from None
     if manifest.version != VERSION:
         raise BackupError(f"the backup has version {manifest.version}; this Argus reads version {VERSION}")
+    if DATABASE not in manifest.files:
+        raise BackupError(f"the manifest does not name {DATABASE}: it is not that of a backup")
     for number, (name, entry) in enumerate(manifest.files.items(), start=1):
         place = _inside(source, name)
         if not place.is_file():
@@ -102,12 +107,13 @@ def check(source: Path, on_step: Step = lambda *_: None) -> Manifest:
 def restore(source: Path, archive_url: str, *, replace: bool = False, on_step: Step = lambda *_: None) -> Manifest:
     """Bring a checked backup into the database and the archive of this installation. Raises ``BackupError``.
 
-    Refuses where there are users or archived files already, unless ``replace``.
+    Refuses where there are users or archived files already, unless ``replace``. A backup without the archive leaves the
+    archive as it is.
     """
     manifest = check(source)
     call_command("migrate", verbosity=0, interactive=False)
     filesystem, root = fsspec.core.url_to_fs(archive_url)
-    here = _archived(filesystem, root)
+    here = _archived(filesystem, root) if manifest.archive else []
     if not replace:
         if apps.get_model("auth.User")._default_manager.exists():
             raise BackupError("the database has users already; restore into a new one, or give --replace")
@@ -155,6 +161,10 @@ def _copy(filesystem: Any, root: str, target: Path, on_step: Step) -> dict[str, 
 def _dump(target: Path) -> dict[str, int]:
     # One transaction: the rows are those of one moment.
     with transaction.atomic():
+        if connection.vendor == "postgresql":
+            # Else each of its statements sees what was committed before it. SQLite's transactions are of one moment anyhow.
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         kept = models()
         rows = {model._meta.label_lower: model._default_manager.count() for model in kept}
         labels = [model._meta.label for model in kept]
@@ -163,14 +173,17 @@ def _dump(target: Path) -> dict[str, int]:
 
 
 def _load(source: Path) -> None:
-    with transaction.atomic():
-        with connection.constraint_checks_disabled():
-            for model in reversed(models()):
-                model._base_manager.all()._raw_delete(using="default")
-                for field in model._meta.many_to_many:
-                    through: Any = field.remote_field.through
-                    through._base_manager.all()._raw_delete(using="default")
-        call_command("loaddata", str(source), format="jsonl", verbosity=0)
+    try:
+        with transaction.atomic():
+            with connection.constraint_checks_disabled():
+                for model in reversed(models()):
+                    model._base_manager.all()._raw_delete(using="default")
+                    for field in model._meta.many_to_many:
+                        through: Any = field.remote_field.through
+                        through._base_manager.all()._raw_delete(using="default")
+            call_command("loaddata", str(source), format="jsonl", verbosity=0)
+    except (DatabaseError, DeserializationError) as error:
+        raise BackupError(f"the backup's rows do not fit into this database, which is as it was: {error}") from error
 
 
 def _archived(filesystem: Any, root: str) -> list[tuple[str, str]]:
@@ -188,7 +201,8 @@ def _entry(path: Path) -> Entry:
 
 def _inside(source: Path, name: str) -> Path:
     place = (source / name).resolve()
-    if not place.is_relative_to(source.resolve()):
+    # Inside of the backup as a whole is not enough: archive/../x would be written beside the archive.
+    if not {"", ".", ".."}.isdisjoint(re.split(r"[/\\]", name)) or not place.is_relative_to(source.resolve()):
         raise BackupError(f"the manifest names {name!r}, which lies outside of the backup")
     return place
 

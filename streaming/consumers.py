@@ -104,7 +104,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         try:
             if offered and chosen is None:
                 raise ArgusError(SUBPROTOCOL_NOT_SUPPORTED, f"Supported: {', '.join(SUBPROTOCOLS)}.", supported=SUBPROTOCOLS)
-            query = parse_qs(self.scope["query_string"].decode("latin-1"))
+            query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
             self.wanted = replays.asked(query)
             quota = await self._admit_at_connect(query)
         except ArgusError as error:

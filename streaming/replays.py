@@ -27,11 +27,12 @@ from marketdata import klines, periods, universe
 from marketdata.batch import Bars, Batch, encode
 from marketdata.builder import BarBuilder
 from marketdata.calendar import SHANGHAI, day_of, midnight
+from marketdata.history.query import read_time
 from marketdata.latest import LatestStore
 from marketdata.publish import feed_names
 from marketdata.recordings.archive import DamagedRecording, RecordingArchive
 from marketdata.recordings.columns import Message
-from marketdata.recordings.reader import before, play
+from marketdata.recordings.reader import before, play, symbols_of
 from marketdata.reference.days import calendar_of
 from marketdata.types import Period, Quote
 from streaming.connection import Connection
@@ -67,13 +68,11 @@ def asked(query: Mapping[str, Sequence[str]]) -> Asked | None:
         if "speed" in query:
             raise ArgusError(INVALID_ARGUMENT, "speed belongs to a replay: ?replay=2022-06-01T09:15&speed=20", parameter="speed")
         return None
-    text = query["replay"][0]
+    start = read_time(query["replay"][0], "replay", is_end=False)
     try:
-        moment = datetime.fromisoformat(text)
-        start = int((moment if moment.tzinfo else moment.replace(tzinfo=SHANGHAI)).timestamp() * 1000)
+        day_of(start)
     except (ValueError, OverflowError):
-        example = "write it as 2022-06-01T09:15 (Beijing time)"
-        raise ArgusError(INVALID_ARGUMENT, f"replay={text[:40]!r} is no time; {example}.", parameter="replay") from None
+        raise ArgusError(INVALID_ARGUMENT, "replay lies before the year 1.", parameter="replay") from None
     shown = query.get("speed", ["1"])[0]
     try:
         speed = float(shown)
@@ -134,13 +133,11 @@ class Replay:
         while not connection.views:
             await asyncio.sleep(TICK)
         state = await asyncio.to_thread(before, self._archive, self._asked.start)
+        if state is not None:
+            self._receive(state._replace(at=self._asked.start), {})
         recorded = play(self._archive, self._asked.start)
         self._origin, shift, last = time.monotonic(), self._asked.start, self._asked.start
         while chunk := await asyncio.to_thread(_some, recorded):
-            if state:
-                first = chunk[0]
-                self._receive(Message(self._asked.start, first.epoch, max(1, first.seq - 1), [*state], [*state.values()]), {})
-                state = {}
             for message in chunk:
                 if message.at - last > SKIPPED_PAUSE:
                     shift += message.at - last
@@ -219,7 +216,8 @@ def _begun(
     """A builder that has seen what was recorded since the wanted bars began, up to a message without it, or until given up."""
     builder, names = BarBuilder(calendar_of), _names(wanted)
     start = min(_begin(symbol, period, until.at) for period in wanted for symbol in (symbols if names is None else names))
-    builder.take(_decode(fragment) for symbol, fragment in before(archive, start).items() if names is None or symbol in names)
+    if (state := before(archive, start)) is not None:
+        builder.take(_quotes(state, names))
     for message in play(archive, start, names):
         if given_up() or (message.at, message.epoch, message.seq) >= (until.at, until.epoch, until.seq):
             break
@@ -281,4 +279,4 @@ def _look(archive: RecordingArchive, start: int) -> frozenset[str]:
         there = f"there is something of {days}" if days else "nothing has been recorded yet (ARGUS_RECORD)"
         moment = f"{datetime.fromtimestamp(start / 1000, SHANGHAI):%Y-%m-%dT%H:%M:%S}"
         raise ArgusError(NO_RECORDING, f"Nothing was recorded at {moment} or later that day; {there}.", parameter="replay")
-    return archive.symbols(day)
+    return symbols_of(archive, day)

@@ -56,6 +56,10 @@ class DamagedRecording(Exception):
     """A part is not what was written."""
 
 
+class PartGone(DamagedRecording):
+    """A part that was listed is there no more: its day has been joined since, or deleted."""
+
+
 class RecordingArchive:
     """The recordings of one market under a path or an fsspec URL."""
 
@@ -74,8 +78,17 @@ class RecordingArchive:
         return tuple(sorted(found))
 
     def parts(self, day: date) -> tuple[Part, ...]:
-        """The finished parts of a day in order of their first rows."""
-        found = sorted(self._note(path) for path in self._list(self._folder(day)) if path.endswith(".json"))
+        """The finished parts of a day in order of their first rows. Raises ``DamagedRecording``."""
+        listed = self._notes(day)
+        while True:
+            try:
+                found = sorted(map(self._note, listed))
+                break
+            except PartGone:
+                again = self._notes(day)
+                if again == listed:
+                    raise
+                listed = again
         whole = [part for part in found if part.joined]
         return tuple(part for part in found if part.joined or not any(part.within(other) for other in whole))
 
@@ -117,7 +130,7 @@ class RecordingArchive:
     def read(self, day: date, part: Part, since: int = 0, until: int = NEVER) -> Iterator[pa.RecordBatch]:
         """A part's rows with ``at`` from ``since`` to ``until`` (ms), both included, some thousands at a time.
 
-        Raises ``DamagedRecording``, before the first row.
+        Raises ``DamagedRecording``, or ``PartGone``, before the first row.
         """
         with self._opened(day, part) as file:
             groups = [number for number in range(file.num_row_groups) if _meets(file, number, since, until)]
@@ -142,27 +155,29 @@ class RecordingArchive:
         return pa.concat_tables([SCHEMA.empty_table(), *reversed(found)])
 
     @contextlib.contextmanager
-    def _opened(self, day: date, part: Part) -> Iterator[pq.ParquetFile]:
+    def _opened(self, day: date, part: Part, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
+        """A part's file, compared with its checksum; without ``whole`` only what is read of it is, page by page."""
         path = f"{self._folder(day)}/{part.name}"
         try:
             with self._files.open(path, "rb") as data:
-                if hashlib.file_digest(data, hashlib.sha256).hexdigest() != part.sha256:
+                if whole and hashlib.file_digest(data, hashlib.sha256).hexdigest() != part.sha256:
                     raise DamagedRecording(f"{path} is damaged: its SHA-256 is not the one that was written beside it")
                 data.seek(0)
                 file = pq.ParquetFile(data, page_checksum_verification=True)
                 if not file.schema_arrow.equals(SCHEMA, check_metadata=False):
                     raise DamagedRecording(f"{path} has other columns than a recording")
                 yield file
-        except OSError as error:
+        except FileNotFoundError as error:
+            raise PartGone(f"{path} is there no more") from error
+        except (OSError, pa.ArrowException) as error:
             raise DamagedRecording(f"{path} cannot be read: {error}") from error
 
-    def symbols(self, day: date) -> frozenset[str]:
-        """Every symbol of which a quote was recorded on a day."""
+    def symbols(self, day: date, part: Part) -> frozenset[str]:
+        """Every symbol of which a part has a quote. Raises ``DamagedRecording``; reads little more than the names."""
         found: set[str] = set()
-        for part in self.parts(day):
-            with self._files.open(f"{self._folder(day)}/{part.name}", "rb") as file:
-                for batch in pq.ParquetFile(file).iter_batches(columns=["symbol"]):
-                    found.update(batch.column("symbol").unique().to_pylist())
+        with self._opened(day, part, whole=False) as file:
+            for batch in file.iter_batches(columns=["symbol"]):
+                found.update(batch.column("symbol").unique().to_pylist())
         return frozenset(found)
 
     def join(self, day: date) -> None:
@@ -200,6 +215,9 @@ class RecordingArchive:
     def _folder(self, day: date) -> str:
         return f"{self.root}/{day.isoformat()}"
 
+    def _notes(self, day: date) -> list[str]:
+        return [path for path in self._list(self._folder(day)) if path.endswith(".json")]
+
     def _list(self, folder: str) -> list[str]:
         try:
             self._files.invalidate_cache(folder)
@@ -210,6 +228,8 @@ class RecordingArchive:
     def _note(self, path: str) -> Part:
         try:
             return msgspec.json.decode(self._files.cat_file(path), type=Part)
+        except FileNotFoundError as error:
+            raise PartGone(f"{path} is there no more") from error
         except (OSError, msgspec.MsgspecError) as error:
             raise DamagedRecording(f"{path} cannot be read: {error}") from error
 

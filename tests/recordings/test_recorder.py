@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from marketdata.recordings import recorder as room
@@ -72,6 +74,72 @@ def test_a_disk_that_fails_costs_a_part_and_not_the_feed(archive: RecordingArchi
     record(archive, [message(1), message(2)])
     assert list(play(archive, OPEN)) == [message(2)]
     assert room.metrics.DROPPED.labels("main")._value.get() == dropped + 2
+
+
+def odd(seq: int) -> room.Message:
+    """A message with a number that no column holds."""
+    made = message(seq)
+    quote = msgspec.json.decode(made.fragments[0]) | {"volume": 2**53 + 1}
+    return made._replace(fragments=[msgspec.json.encode(quote), made.fragments[1]])
+
+
+def test_an_odd_message_costs_what_waited_with_it_and_not_the_recording(
+    archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "LAID_OUT", 4)
+    dropped = room.metrics.DROPPED.labels("main")._value.get()
+    record(archive, [message(1), message(2), message(3), odd(4), message(5), message(6), message(7), odd(8)])
+    assert [item.seq for item in play(archive, OPEN)] == [1, 2, 5, 6]
+    assert [part.rows for part in archive.parts(DAY)] == [8]
+    assert room.metrics.DROPPED.labels("main")._value.get() == dropped + 8
+
+
+def test_a_time_that_is_none_costs_its_message_alone(archive: RecordingArchive) -> None:
+    record(archive, [message(1), message(2, at=10**18), message(3)])
+    assert [item.seq for item in play(archive, OPEN)] == [1, 3]
+
+
+@pytest.mark.parametrize("step", ["forget_before", "join"])
+def test_days_that_cannot_be_tidied_stand_in_no_ones_way(
+    archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    archive.write(DAY - timedelta(days=1), 3, table([message(1, at=OPEN - 86_400_000)]))
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("the bucket's library has an exception of its own")
+
+    monkeypatch.setattr(archive, step, failing)
+    record(archive, [message(1), message(2)])
+    assert list(play(archive, OPEN)) == [message(1), message(2)]
+
+
+def test_a_recorder_whose_disk_hangs_ends_all_the_same(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "QUEUE", 2)
+    monkeypatch.setattr(room, "PART_ROWS", 1)
+    monkeypatch.setattr(room, "CLOSING", 0.1)
+    writing, goes_on = threading.Event(), threading.Event()
+    write = archive.write
+
+    def hanging(*arguments: object, **named: object) -> object:
+        writing.set()
+        goes_on.wait(60)
+        return write(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive, "write", hanging)
+    recorder = Recorder(archive, feed="hanging", days=30)
+    recorder.start()
+    recorder.take(message(1))
+    assert writing.wait(60)
+    for seq in (2, 3):
+        recorder.take(message(seq))
+    closing = threading.Thread(target=recorder.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    goes_on.set()
+    monkeypatch.setattr(room, "CLOSING", 60.0)
+    recorder.close()
+    assert list(play(archive, OPEN)) == [message(1), message(2), message(3)]
 
 
 def test_what_the_disk_cannot_follow_is_counted(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,19 @@ async def test_it_plays_what_was_recorded_from_a_moment_on(server: Server, key: 
     assert [(frame["epoch"], frame["seq"]) for frame in frames][1:] == [(3, item.seq) for item in RECORDED[20:]]
 
 
+async def test_a_replay_that_begins_between_two_terms_has_the_first_message_of_the_new_one(
+    server: Server, key: str, archive: RecordingArchive
+) -> None:
+    term = [message(seq, at=OPEN + 60_000 + seq, epoch=4) for seq in (1, 2)]
+    archive.write(DAY, 4, table(term))
+    async with client(server, key, path=f"/ws?replay={moment(OPEN + 50_000)}&speed=0") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"])
+        frames = await play(one)
+    assert [(frame["epoch"], frame["seq"]) for frame in frames] == [(3, 40), (4, 1), (4, 2)]
+    assert [row for frame in frames for row in frame["data"]] == rows([RECORDED[-1], *term], "600000.SH")
+
+
 async def test_the_frames_are_those_of_the_live_stream(server: Server, key: str, archive: RecordingArchive) -> None:
     async with client(server, key, path=f"/ws?replay={moment(OPEN)}&speed=0") as one:
         await one.receive("connected")
@@ -123,6 +136,43 @@ async def test_nothing_recorded_is_an_answer_that_says_what_there_is(server: Ser
         assert await one.closed() == 4139
 
 
+@pytest.mark.parametrize("time", ["", "0001-01-01T00:00", "9999-12-31T23:59-12:00", "2022-06-01T09:30&speed="])
+async def test_a_time_that_is_none_is_refused_by_the_stream(
+    server: Server, key: str, archive: RecordingArchive, time: str
+) -> None:
+    async with client(server, key, path=f"/ws?replay={time}") as one:
+        error = await one.receive("error")
+        assert error["name"] == "invalid_argument"
+        assert error["parameter"] == ("speed" if "speed" in time else "replay")
+
+
+async def test_a_plus_sign_in_an_address_needs_no_escape(server: Server, key: str, archive: RecordingArchive) -> None:
+    async with client(server, key, path="/ws?replay=2022-06-01T09:30+08:00&speed=0") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"])
+        assert [row for frame in await play(one) for row in frame["data"]] == rows(RECORDED, "600000.SH")
+
+
+async def test_a_recording_that_is_torn_is_an_answer(server: Server, key: str, archive: RecordingArchive, tmp_path: Path) -> None:
+    part = next(tmp_path.rglob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-100])
+    async with client(server, key, path=f"/ws?replay={moment(OPEN)}") as one:
+        assert (await one.receive("error"))["name"] == "no_recording"
+
+
+async def test_a_day_that_is_joined_meanwhile_is_played_whole(server: Server, key: str, archive: RecordingArchive) -> None:
+    more = [message(seq) for seq in range(41, 241)]
+    for first in range(0, 200, 10):
+        archive.write(DAY, 3, table(more[first : first + 10]))
+    async with client(server, key, path=f"/ws?replay={moment(OPEN)}&speed=1000") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"])
+        await one.receive("data")
+        archive.join(DAY)
+        frames = await play(one)
+    assert [row["seq"] for frame in frames for row in frame["data"]] == [*range(2, 241)]
+
+
 async def test_a_stranger_reads_no_recordings(server: Server, archive: RecordingArchive) -> None:
     async with client(server, path=f"/ws?replay={moment(OPEN)}") as one:
         assert (await one.receive("connected"))["streams"] == {}
@@ -173,6 +223,7 @@ async def test_a_revoked_key_ends_its_replay(server: Server, archive: RecordingA
     ("query", "parameter"),
     [
         ({"replay": ["yesterday"]}, "replay"),
+        ({"replay": ["0001-01-01T00:00"]}, "replay"),
         ({"replay": ["2022-06-01"], "speed": ["-1"]}, "speed"),
         ({"replay": ["2022-06-01"], "speed": ["nan"]}, "speed"),
         ({"replay": ["2022-06-01"], "speed": ["quick"]}, "speed"),

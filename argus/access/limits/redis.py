@@ -94,18 +94,28 @@ class RedisLimiter:
 
     async def close_connection(self, principal: Principal, connection_id: str) -> None:
         await self._local.close_connection(principal, connection_id)
-        await self._ask(lambda redis: redis.client.zrem(_connections(principal.key_id), connection_id))
+        await self._give_back(principal.key_id, connection_id)
 
     async def renew(self, connection_ids: Collection[str]) -> None:
         await self._local.renew(connection_ids)
-        held = self._local.owners(connection_ids)
-        for start in range(0, len(held), BATCH):
-            await self._renew(held[start : start + BATCH])
+        named = list(connection_ids)
+        for start in range(0, len(named), BATCH):
+            # Asked batch by batch: some are closed while the one before is renewed.
+            if held := self._local.owners(named[start : start + BATCH]):
+                await self._renew(held)
 
     async def _renew(self, held: list[tuple[str, int]]) -> None:
         keys = [_connections(key_id) for _, key_id in held]
         args: list[int | str] = [self._lease, *(connection_id for connection_id, _ in held)]
         await self._ask(lambda redis: redis.renew(keys=keys, args=args))
+        # One that was closed meanwhile may have been given back before it was renewed.
+        still = {connection_id for connection_id, _ in self._local.owners([connection_id for connection_id, _ in held])}
+        for connection_id, key_id in held:
+            if connection_id not in still:
+                await self._give_back(key_id, connection_id)
+
+    async def _give_back(self, key_id: int, connection_id: str) -> None:
+        await self._ask(lambda redis: redis.client.zrem(_connections(key_id), connection_id))
 
     async def close(self) -> None:
         redis = self._by_loop.pop(asyncio.get_running_loop(), None)

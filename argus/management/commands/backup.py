@@ -24,7 +24,9 @@ class Command(CommandWithExamples):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("folder", type=Path, help="a new or empty folder")
-        parser.add_argument("--without-archive", action="store_true", help="the database alone")
+        parser.add_argument(
+            "--without-archive", action="store_true", help="the database alone; restored, it leaves the archive there as it is"
+        )
         parser.add_argument("--check", action="store_true", help="read a backup that is there and compare every checksum")
 
     def handle(self, *_args: Any, folder: Path, without_archive: bool, check: bool, **_options: Any) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from marketdata.recordings.archive import FOLDER, DamagedRecording, RecordingArchive
 from marketdata.recordings.columns import quotes
+from marketdata.recordings.reader import symbols_of
 from marketdata.sources.replay.recording import SOURCE, RecordingError, Row, Span
 
 SIMULATED = "simulated"
@@ -36,7 +37,7 @@ class RecordedDay:
         """What the parts' own notes and their symbols say."""
         try:
             parts = self._archive.parts(self._day)
-            symbols = sorted(self._archive.symbols(self._day))
+            symbols = sorted(symbols_of(self._archive, self._day))
         except (DamagedRecording, OSError) as error:
             raise RecordingError(str(error)) from error
         rows = sum(part.rows for part in parts)
