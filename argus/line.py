@@ -7,6 +7,10 @@ from typing import Final, NamedTuple
 
 EXTENSION: Final = "argus.line"
 """The scope's extension that is a server's ``Line``."""
+PIECE: Final = 64 * 1024
+"""Bytes that a client must take within ``ARGUS_SEND_TIMEOUT``; streamed answers are handed to the server by so many."""
+GRACE: Final = 1.0
+"""Seconds beyond a deadline for whoever keeps it to say so himself."""
 
 
 class Line(NamedTuple):

@@ -26,28 +26,27 @@ from argus.config import config
 from argus.errors import DEADLINE, INTERNAL, MESSAGE_TOO_BIG, NOT_READY, ArgusError
 from argus.guard import let_in
 from argus.http import NOSNIFF, answer_problem
-from argus.line import EXTENSION, Line
+from argus.line import EXTENSION, GRACE, PIECE, Line
 from argus.requestid import Application, Receive, Scope, Send
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-PIECE: Final = 64 * 1024
-"""Bytes handed to the server at a time; a client must take each within ``ARGUS_SEND_TIMEOUT``."""
 THREADS: Final = 16
 """Answers that are prepared at a time; most of these threads wait for a terminal or a disk."""
 WAITING: Final = 64
 """Answers that may wait for one of the threads; one more is told to come back."""
-GRACE: Final = 1.0
-"""Seconds beyond ``ARGUS_FETCH_TIMEOUT`` for whoever keeps that deadline to say so himself."""
 LOOK_AGAIN: Final = 0.01
 """Seconds between two looks whether a server that does not wait has sent what it holds."""
+
+CLOSE: Final = (b"connection", b"close")
 
 CUT = Counter("argus_answers_cut_total", "Streamed answers that were ended before their end", ["reason"])
 
 _preparing = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="answer")
-# Threads of their own: a body under way must not wait behind answers that wait for a terminal.
-_writing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="body")
+# Threads of their own: a body under way must not wait behind answers that wait for a terminal. As many of them: a body, too,
+# may have to fetch again what has gone since its answer was prepared.
+_writing = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="body")
 _under_way = 0
 _counting = threading.Lock()
 
@@ -139,6 +138,10 @@ class _Cut(Exception):
     """The answer has begun and cannot be finished."""
 
 
+class _Gone(Exception):
+    """The client went away before the end of its request."""
+
+
 def streamed(needs: str, methods: Sequence[str], respond: Respond, *, longest: int) -> Application:
     """An ASGI application that answers these methods for keys with the scope ``needs``, at one request of their quota.
 
@@ -147,14 +150,11 @@ def streamed(needs: str, methods: Sequence[str], respond: Respond, *, longest: i
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.Event()
-        try:
-            body = await _read_body(scope, receive, longest)
-        except ArgusError as error:
-            await answer_problem(scope, send, error, [(b"connection", b"close")])
+        headers: list[tuple[bytes, bytes]] = []
+        admitted = await _or_problem(scope, send, headers, _admit(scope, receive, needs, methods, longest, headers))
+        if admitted is None:
             return
-        if body is None:
-            return
-        work = asyncio.ensure_future(_serve(scope, send, body, needs, methods, respond))
+        work = asyncio.ensure_future(_serve(scope, send, *admitted, respond, headers))
         watch = asyncio.ensure_future(_watch(receive, gone))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -184,28 +184,47 @@ def _line(scope: Scope) -> Line | None:
     return found
 
 
-async def _read_body(scope: Scope, receive: Receive, longest: int) -> bytes | None:
-    """The request's body; None where the client is gone, or silent for too long, before its end. Raises MESSAGE_TOO_BIG."""
+async def _admit(
+    scope: Scope, receive: Receive, needs: str, methods: Sequence[str], longest: int, headers: list[tuple[bytes, bytes]]
+) -> tuple[Principal, bytes]:
+    """The caller, at one request of their quota, and the request's body. Raises ``ArgusError`` and ``_Gone``.
+
+    What nobody will look at is not kept, but read to its end: a client that is cut off while it sends never reads why.
+    """
+    try:
+        principal = await let_in(scope, needs, methods, headers)
+    except ArgusError:
+        if await _read_body(receive, 0) is None:
+            headers.append(CLOSE)
+        raise
+    read = await _read_body(receive, longest)
+    if read is None:
+        headers.append(CLOSE)
+        raise ArgusError(DEADLINE, "The request's body did not come in time.")
+    body, size = read
+    if size > longest:
+        headers.append(CLOSE)
+        raise ArgusError(MESSAGE_TOO_BIG, f"A request's body has no more than {longest} bytes.", limit=longest)
+    return principal, body
+
+
+async def _read_body(receive: Receive, longest: int) -> tuple[bytes, int] | None:
+    """The request's body, as far as it has no more than ``longest`` bytes, and how many it has; None where it does not come
+    within ``ARGUS_FETCH_TIMEOUT``. Raises ``_Gone``."""
     body, size = b"", 0
-    end = time.monotonic() + config.fetch_timeout
-    while True:
-        try:
-            async with asyncio.timeout(end - time.monotonic()):
+    try:
+        async with asyncio.timeout(config.fetch_timeout):
+            while True:
                 message = await receive()
-        except TimeoutError:
-            return None
-        if message["type"] == "http.disconnect":
-            return None
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size <= longest:
-            body += part
-        # What is too long is read to its end all the same: a client that is cut off while it sends never reads why.
-        if message.get("more_body"):
-            continue
-        if size > longest:
-            raise ArgusError(MESSAGE_TOO_BIG, f"A request's body has no more than {longest} bytes.", limit=longest)
-        return body
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                body = body + part if size <= longest else b""
+                if not message.get("more_body"):
+                    return body, size
+    except TimeoutError:
+        return None
 
 
 async def _watch(receive: Receive, gone: asyncio.Event) -> None:
@@ -214,19 +233,27 @@ async def _watch(receive: Receive, gone: asyncio.Event) -> None:
     gone.set()
 
 
-async def _serve(scope: Scope, send: Send, body: bytes, needs: str, methods: Sequence[str], respond: Respond) -> None:
-    headers: list[tuple[bytes, bytes]] = []
+async def _serve(
+    scope: Scope, send: Send, principal: Principal, body: bytes, respond: Respond, headers: list[tuple[bytes, bytes]]
+) -> None:
+    reply = await _or_problem(scope, send, headers, respond(scope, principal, body))
+    if reply is not None:
+        await _send(scope, send, reply, headers)
+
+
+async def _or_problem(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], work: Awaitable[T]) -> T | None:
+    """What comes of it; None where there is nothing more to do: a problem has been answered, or the client is gone."""
     try:
-        principal = await let_in(scope, needs, methods, headers)
-        reply = await respond(scope, principal, body)
+        return await work
+    except _Gone:
+        pass
     except ArgusError as error:
         await answer_problem(scope, send, error, headers)
     except Exception:
         # The edge of the process for these paths, as Django's handler is for the others.
         log.exception("request_failed", path=scope["path"])
         await answer_problem(scope, send, ArgusError(INTERNAL), headers)
-    else:
-        await _send(scope, send, reply, headers)
+    return None
 
 
 async def _send(scope: Scope, send: Send, reply: Reply, headers: list[tuple[bytes, bytes]]) -> None:
@@ -235,7 +262,8 @@ async def _send(scope: Scope, send: Send, reply: Reply, headers: list[tuple[byte
     line = _line(scope)
     unsent = line.unsent if line is not None else None
     try:
-        await send({"type": "http.response.start", "status": reply.status, "headers": [*fields, NOSNIFF, *headers]})
+        async with asyncio.timeout(config.send_timeout):
+            await send({"type": "http.response.start", "status": reply.status, "headers": [*fields, NOSNIFF, *headers]})
         if scope["method"] != "HEAD":
             while (chunk := await chunks.next()) is not None:
                 for start in range(0, len(chunk), PIECE):
@@ -243,7 +271,8 @@ async def _send(scope: Scope, send: Send, reply: Reply, headers: list[tuple[byte
                         await send({"type": "http.response.body", "body": chunk[start : start + PIECE], "more_body": True})
                         while unsent is not None and unsent() > PIECE:
                             await asyncio.sleep(LOOK_AGAIN)
-        await send({"type": "http.response.body", "body": b""})
+        async with asyncio.timeout(config.send_timeout):
+            await send({"type": "http.response.body", "body": b""})
     except TimeoutError:
         CUT.labels("slow").inc()
         log.info("client_does_not_read", path=scope["path"])

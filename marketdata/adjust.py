@@ -11,8 +11,9 @@ last close before, the reference price is (P - c + r q) / (1 + b + g + r) (SSE t
 * ``back_ratio``: prices are multiplied by the product of the ratios of the ex-dates up to the bar's day.
 
 The ratio of an ex-date is the last close over the reference price, not rounded in between: the source's own
-(``Dividend.ratio``) where it gave one, else by the close of the last bar before the ex-date. Fronts are relative to
-``as_of`` (the terminal's are relative to the end of what was asked), so a bar's price does not depend on the range asked.
+(``Dividend.ratio``) where it gave one, else by the last close before the ex-date where that is known for certain
+(``last_closes``). Fronts are relative to ``as_of`` (the terminal's are relative to the end of what was asked), so a bar's price
+does not depend on the range asked.
 
 Prices are open, high, low, close and ``prev_close``, which is on its own day's footing (on an ex-date: the reference price).
 Volume, amount and open interest are not adjusted. Adjusted prices are rounded once, at the end: to ``tick`` where one is
@@ -22,7 +23,7 @@ given, else to 0.000001. Bars of days or less can be adjusted; longer ones are m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ import msgspec
 import numpy as np
 
 from marketdata.aggregate import split_days
+from marketdata.calendar import OutsideCalendar, TradingCalendar
 from marketdata.series import Floats, Series
 from marketdata.types import Adjust, Dividend
 
@@ -54,13 +56,11 @@ RATIOS: Final = frozenset({Adjust.FRONT_RATIO, Adjust.BACK_RATIO})
 
 
 class RatioUnknown(LookupError):
-    """Neither the source nor the bars at hand say what the ratio of an ex-date is.
-
-    The bars must reach from before the ex-date to the ex-date or beyond, or their last close is not the last before it.
-    """
+    """The source did not say what the ratio of an ex-date is, and the last close before it is not known, or its reference price
+    would not be positive."""
 
     def __init__(self, dividend: Dividend) -> None:
-        super().__init__(f"the last close of {dividend.symbol} before its ex-date {dividend.ex_date} is not known")
+        super().__init__(f"the ratio of {dividend.symbol} on its ex-date {dividend.ex_date} is not known")
         self.symbol = dividend.symbol
         self.ex_date = dividend.ex_date
 
@@ -69,7 +69,7 @@ class Factor(msgspec.Struct, frozen=True, kw_only=True):
     """One ex-date as it was used. The amounts are per share, as in ``Dividend``.
 
     ``ratio``: last close over reference price; ``cumulative``: the product of it and those of all earlier ex-dates. Both
-    None where the method does not need them and they are not known.
+    None where they are not known.
     """
 
     ex_date: str
@@ -101,22 +101,40 @@ def reference_price(dividend: Dividend, prev_close: float) -> float:
     return (prev_close - dividend.cash + dividend.rights * dividend.rights_price) / _shares(dividend)
 
 
-def ratio_of(dividend: Dividend, prev_close: float) -> float:
-    """Last close over reference price. Raises ``RatioUnknown`` where the reference price would not be positive."""
+def ratio_of(dividend: Dividend, prev_close: float) -> float | None:
+    """Last close over reference price; None where the reference price would not be positive."""
     reference = reference_price(dividend, prev_close)
-    if not reference > 0:
-        raise RatioUnknown(dividend)
-    return prev_close / reference
+    return prev_close / reference if reference > 0 else None
 
 
-def factors(
-    series: Series, dividends: Iterable[Dividend], method: Adjust, *, as_of: date | None, daily: Series | None = None
-) -> Factors:
-    """The ex-dates that ``adjust`` knows, those after ``as_of`` left out. Arguments and errors are those of ``adjust``."""
+def last_closes(daily: Series, known: Collection[int], ex_dates: Iterable[date], calendar: TradingCalendar) -> dict[str, float]:
+    """Ex-date (ISO) -> the last close before it, where ``daily``, unadjusted bars of days, have it for certain.
+
+    ``known``: the days (``date.toordinal``) of which all is known. A trading day that is not known, between a bar and the
+    ex-date, may have had a later close: then there is none.
+    """
+    days = split_days(daily.time)[0]
+    found: dict[str, float] = {}
+    for ex_date in ex_dates:
+        after = int(np.searchsorted(days, ex_date.toordinal() - EPOCH))
+        if not after:
+            continue
+        since = date.fromordinal(int(days[after - 1]) + EPOCH)
+        try:
+            between = calendar.between(since, date.fromordinal(ex_date.toordinal() - 1))
+        except OutsideCalendar:
+            continue
+        if all(day.toordinal() in known for day in between):
+            found[ex_date.isoformat()] = float(daily.close[after - 1])
+    return found
+
+
+def factors(dividends: Iterable[Dividend], method: Adjust, *, as_of: date | None, closes: Mapping[str, float]) -> Factors:
+    """The ex-dates that ``adjust`` knows, those after ``as_of`` left out. Arguments are those of ``adjust``."""
     rows: list[Factor] = []
     cumulative: float | None = 1.0
-    known = _known(dividends, as_of)
-    for dividend, ratio in zip(known, _ratios(series, known, method, daily), strict=True):
+    for dividend in _known(dividends, as_of):
+        ratio = _ratio(dividend, closes)
         cumulative = None if ratio is None or cumulative is None else cumulative * ratio
         rows.append(
             Factor(
@@ -141,24 +159,23 @@ def adjust(
     method: Adjust,
     *,
     as_of: date | None,
+    closes: Mapping[str, float],
     tick: float | None = None,
-    daily: Series | None = None,
 ) -> Series:
     """Unadjusted bars of a day or less, adjusted.
 
     A dividend with an ex-date after ``as_of`` does not exist; None: all exist, announced ones of the future too. Bars after
-    ``as_of`` are the caller's to leave out. ``dividends``: one per ex-date, in any order. ``daily``: unadjusted bars from
-    which the last closes before ex-dates are taken; without it the series itself.
+    ``as_of`` are the caller's to leave out. ``dividends``: one per ex-date, in any order. ``closes``: as ``last_closes`` gives
+    them, for the ex-dates of which the source gave no ratio; methods that are not of ratios need none.
 
-    Raises ``RatioUnknown`` where a ratio method needs a ratio that nobody gave.
+    Raises ``RatioUnknown`` where a ratio method needs a ratio that is not known.
     """
     known = [] if method is Adjust.NONE else _known(dividends, as_of)
     if not known or not len(series):
         return series
     passed = np.searchsorted(np.array([_number(dividend) for dividend in known]), split_days(series.time)[0], "right")
     if method in RATIOS:
-        ratios = np.array([1.0 if ratio is None else ratio for ratio in _ratios(series, known, method, daily)])
-        scale, shift = _products(ratios, method), np.zeros(len(known) + 1)
+        scale, shift = _products(_ratios(series, known, method, closes), method), np.zeros(len(known) + 1)
     else:
         scale, shift = _compositions(known, method)
     scales, shifts = scale[passed], shift[passed]
@@ -187,27 +204,27 @@ def _known(dividends: Iterable[Dividend], as_of: date | None) -> list[Dividend]:
     return ordered if as_of is None else [dividend for dividend in ordered if dividend.ex_date <= as_of.isoformat()]
 
 
-def _ratios(series: Series, dividends: list[Dividend], method: Adjust, daily: Series | None) -> list[float | None]:
-    """The ratio of each dividend; None where it is not known and enters into the price of no bar."""
-    closes = series if daily is None else daily
-    days = split_days(closes.time)[0]
-    found: list[float | None] = []
+def _ratio(dividend: Dividend, closes: Mapping[str, float]) -> float | None:
+    """The source's own, else that of the last close; None where neither is known."""
+    if gives_ratio(dividend):
+        return dividend.ratio
+    close = closes.get(dividend.ex_date)
+    return None if close is None else ratio_of(dividend, close)
+
+
+def _ratios(series: Series, dividends: list[Dividend], method: Adjust, closes: Mapping[str, float]) -> Floats:
+    """The ratio of each dividend; 1 where it is not known and enters into the price of no bar."""
+    found: list[float] = []
     for dividend in dividends:
-        ratio = dividend.ratio
-        if not gives_ratio(dividend):
-            # Without a bar on the ex-date or after it the last bar at hand need not be the last before it.
-            after = int(np.searchsorted(days, _number(dividend)))
-            ratio = ratio_of(dividend, float(closes.close[after - 1])) if 0 < after < len(days) else None
+        ratio = _ratio(dividend, closes)
         if ratio is None and _matters(series, dividend, method):
             raise RatioUnknown(dividend)
-        found.append(ratio)
-    return found
+        found.append(1.0 if ratio is None else ratio)
+    return np.array(found)
 
 
 def _matters(series: Series, dividend: Dividend, method: Adjust) -> bool:
-    """Whether the dividend's ratio enters into the price of any bar."""
-    if method not in RATIOS or not len(series):
-        return False
+    """Whether the dividend's ratio enters into the price of any of the bars."""
     first, last = split_days(series.time[[0, -1]])[0].tolist()
     return bool(first < _number(dividend) if method is Adjust.FRONT_RATIO else _number(dividend) <= last)
 

@@ -2,8 +2,10 @@
 
 A longer bar covers the base bars whose end stamps lie in it (``periods``). Its rules:
 
-* open and close are those of the first and the last bar that traded, high and low those of all that did. A bar did not
-  trade if it is of a suspended instrument, or repeats the close before it with no volume; where none of them traded all count;
+* open and close are those of the first and the last bar that traded, high and low those of all that did. A bar with no volume
+  did not trade if it is at one price, as rows that were filled up are, or of a suspended instrument. Where no bar has volume
+  (some indices) those count that are not of a suspended instrument, and where all are, all. What came before the longer bar
+  does not enter, so it is the same whatever range was asked;
 * ``volume`` and ``amount`` are sums, exact to the share and to 0.0001 of the currency, whatever their order; an amount that
   is not known makes the sum not known;
 * ``prev_close`` is that of the first bar, ``open_interest`` the last that is known; suspended is what was so throughout.
@@ -70,9 +72,7 @@ def _spans(days: Ints, period: Period) -> Ints:
 
 
 def _combine(series: Series, first: Any, last: Any, time: Ints) -> Series:
-    traded = ~_idle(series)
-    none_traded = ~np.logical_or.reduceat(traded, first)
-    counts = traded | np.repeat(none_traded, last - first + 1)
+    counts = _counting(series, first, last)
     positions = np.arange(len(series))
     opening = np.minimum.reduceat(np.where(counts, positions, len(series)), first)
     closing = np.maximum.reduceat(np.where(counts, positions, -1), first)
@@ -90,11 +90,17 @@ def _combine(series: Series, first: Any, last: Any, time: Ints) -> Series:
     )
 
 
-def _idle(series: Series) -> Any:
-    """Which bars did not trade."""
-    before = np.concatenate((series.prev_close[:1], series.close[:-1]))
-    repeats = (series.open == before) & (series.high == before) & (series.low == before) & (series.close == before)
-    return (series.volume == 0) & (series.suspended | repeats)
+def _counting(series: Series, first: Any, last: Any) -> Any:
+    """Which bars make the prices of the longer bars that lie from ``first`` to ``last``; of each at least one."""
+
+    def whole(flags: Any) -> Any:
+        """Whether it is so of any bar of the same longer bar."""
+        return np.repeat(np.logical_or.reduceat(flags, first), last - first + 1)
+
+    dealt = series.volume > 0
+    flat = (series.open == series.close) & (series.high == series.low) & (series.high == series.close)
+    counts = dealt | ~(series.suspended | (flat & whole(dealt)))
+    return counts | ~whole(counts)
 
 
 def _sums(amount: Floats, first: Any) -> Floats:

@@ -11,7 +11,6 @@ A market is named by its code; ``hours_of`` names that of a symbol, which differ
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from datetime import date, timedelta
 from functools import cache
 from typing import Final
@@ -114,28 +113,6 @@ def bar_ends(market: str, period: Period) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def end_of(market: str, period: Period, since_midnight: int) -> int | None:
-    """The end stamp of the bar that a trade at a time of a trading day is in, both in ms since midnight; None: in no bar.
-
-    A bar holds the time at which it begins and not that at which it ends, but for the last one before a break and before
-    the close, which hold both. The opening auction reaches from its beginning to that of continuous trading. After hours
-    there is the day's bar alone, and it reaches to midnight. Raises ``UnknownHours``.
-    """
-    first = phases_of(market)[0].start
-    ends = bar_ends(market, period)
-    if since_midnight < first:
-        return None
-    if period not in MINUTES:
-        return ends[0]
-    for start, end in stretches(market):
-        if since_midnight < start:
-            opening = start == stretches(market)[0][0]
-            return ends[0] if opening else None
-        if since_midnight <= end:
-            return ends[min(bisect_right(ends, since_midnight), bisect_left(ends, end))]
-    return None
-
-
 def close_at(market: str) -> int:
     """Where a market's trading day ends, in ms since midnight. Raises ``UnknownHours``."""
     known = CLOSES.get(market)
@@ -152,7 +129,19 @@ def closed_after(market: str, day: date, after_hours: bool = False) -> int:
 
     ``after_hours``: the instrument has the fixed-price session after the close (STAR Market, ChiNext). Raises ``UnknownHours``.
     """
-    return midnight(day) + (AFTER_HOURS[-1].end if after_hours else close_at(market))
+    close = close_at(market)
+    return midnight(day) + (max(close, AFTER_HOURS[-1].end) if after_hours else close)
+
+
+def natural_span(period: Period, day: date) -> tuple[date, date]:
+    """The first and the last day of the calendar week or month in which a day lies, whether they are traded on or not."""
+    if period is Period.W1:
+        first = day - timedelta(days=day.weekday())
+        return first, first + timedelta(days=6)
+    if period is Period.MON1:
+        first = day.replace(day=1)
+        return first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    raise ValueError(f"{period} bars do not span days")
 
 
 def span_of(period: Period, day: date, calendar: TradingCalendar) -> tuple[date, date]:
@@ -161,14 +150,7 @@ def span_of(period: Period, day: date, calendar: TradingCalendar) -> tuple[date,
     Of one without a trading day its first and last day. Raises ``OutsideCalendar`` where the day itself is not covered.
     """
     calendar.is_trading_day(day)
-    if period is Period.W1:
-        first = day - timedelta(days=day.weekday())
-        last = first + timedelta(days=6)
-    elif period is Period.MON1:
-        first = day.replace(day=1)
-        last = (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
-    else:
-        raise ValueError(f"{period} bars do not span days")
+    first, last = natural_span(period, day)
     first, last = max(first, calendar.first), min(last, calendar.last)
     days = calendar.between(first, last)
     return (days[0], days[-1]) if days else (first, last)

@@ -64,9 +64,7 @@ class Reason(StrEnum):
 
 ORDER: Final = tuple(Reason)
 SOUND: Final = -1
-DOUBTFUL: Final = tuple(
-    ORDER.index(reason) for reason in (Reason.MISSING, Reason.ZERO, Reason.PRICE, Reason.VOLUME, Reason.PADDED)
-)
+DOUBTFUL: Final = frozenset({Reason.MISSING, Reason.ZERO, Reason.PRICE, Reason.VOLUME, Reason.PADDED})
 """Reasons that leave a hole in their day; the others are of rows that should not be there at all."""
 
 
@@ -77,15 +75,15 @@ def verify(
     period: Period,
     days: Collection[date],
     calendar: TradingCalendar,
-    prev: float | None = None,
 ) -> tuple[Series, Counter[Reason], set[date]]:
     """The bars that are trading, how many were refused by reason, and those of ``days`` of which all is known.
 
-    ``series`` must have been asked for by dates, not by count: nobody can see that a day lacks its beginning. ``prev`` is the
-    last close before the first of the days, where it is known. A day is complete
+    ``series`` must have been asked for by dates, not by count: nobody can see that a day lacks its first minutes. A day is
+    complete
 
     * where it is no trading day;
-    * where its bars reach the close and none was refused as missing, zero, price, volume or padded;
+    * where its bars reach the close and none was refused as missing, zero, price, volume or padded; minutes of shares and
+      indices must also be of each stretch of trading, the morning and the afternoon;
     * of daily bars also where no row came, and the ``prev_close`` of the next bar is the close of the one before: then
       nothing was traded between;
     * where the source says of all of the day's rows that the instrument was suspended.
@@ -107,16 +105,20 @@ def verify(
         verdict[(verdict == SOUND) & which] = ORDER.index(reason)
     if kind is Kind.STOCK and market in ("SH", "SZ"):
         sound = np.flatnonzero(verdict == SOUND)
-        padded = sound[_repeats_for_whole_days(series.pick(sound), numbers[sound], prev)]
+        padded = sound[_repeats_for_whole_days(series.pick(sound), numbers[sound])]
         verdict[padded] = ORDER.index(Reason.PADDED)
     kept = verdict == SOUND
     counts = np.bincount(verdict[~kept], minlength=len(ORDER)).tolist()
-    doubtful = set(numbers[np.isin(verdict, DOUBTFUL)].tolist())
+    doubtful = set(numbers[np.isin(verdict, [ORDER.index(reason) for reason in DOUBTFUL])].tolist())
     asleep = set(numbers.tolist()) - set(numbers[~series.suspended].tolist())
-    complete = (set(numbers[kept & (since == periods.close_at(market))].tolist()) - doubtful) | asleep
+    reached = set(numbers[kept & (since == periods.close_at(market))].tolist())
+    if period is not Period.D1 and kind in (Kind.STOCK, Kind.INDEX):
+        for start, end in periods.stretches(market):
+            reached &= set(numbers[kept & (start < since) & (since <= end)].tolist())
+    complete = (reached - doubtful) | asleep
     trades = series if kept.all() else series.pick(kept)
     if period is Period.D1:
-        complete |= _without_trade(trades, numbers[kept], trading - doubtful, prev)
+        complete |= _without_trade(trades, numbers[kept], trading - doubtful)
     refused = Counter({reason: count for reason, count in zip(ORDER, counts, strict=True) if count})
     return trades, refused, {day for day in days if _number(day) not in trading or _number(day) in complete}
 
@@ -160,13 +162,13 @@ def _implausible(series: Series, index: bool) -> Iterator[tuple[Reason, Any]]:
     yield Reason.VOLUME, (series.volume < 0) | (series.amount < 0) | (series.amount > LARGEST)
 
 
-def _repeats_for_whole_days(series: Series, numbers: Ints, prev: float | None) -> Any:
+def _repeats_for_whole_days(series: Series, numbers: Ints) -> Any:
     """Which bars are of days that say nothing but the last close, as far as that is known: without volume and suspension."""
     if not len(series):
         return np.empty(0, np.bool_)
     first = np.flatnonzero(np.concatenate(([True], numbers[1:] != numbers[:-1])))
     price = series.close[first]
-    before = np.concatenate(([np.nan if prev is None else prev], series.close[:-1]))[first]
+    before = np.concatenate(([np.nan], series.close[:-1]))[first]
     told = series.prev_close[first]
     repeated = (price == before) | (price == told) | (np.isnan(before) & np.isnan(told))
     flat = np.maximum.reduceat(series.high, first) == np.minimum.reduceat(series.low, first)
@@ -174,9 +176,9 @@ def _repeats_for_whole_days(series: Series, numbers: Ints, prev: float | None) -
     return np.repeat(flat & repeated & ~alive, np.diff(np.append(first, len(series))))
 
 
-def _without_trade(series: Series, numbers: Ints, trading: set[int], prev: float | None) -> set[int]:
+def _without_trade(series: Series, numbers: Ints, trading: set[int]) -> set[int]:
     """The days that have no bar and lie before one whose ``prev_close`` is the close of the bar before them."""
-    before = np.concatenate(([np.nan if prev is None else prev], series.close[:-1]))[: len(series)]
+    before = np.concatenate(([np.nan], series.close[:-1]))[: len(series)]
     proven = np.append(before == series.prev_close, False)
     days = np.array(sorted(trading), np.int64)
     return set(days[proven[np.searchsorted(numbers, days)] & ~np.isin(days, numbers)].tolist())

@@ -69,8 +69,8 @@ class Asked:
     pages: HistoryQuery
     """The query with its ends fixed, in which cursors go forward; the query itself where there are no pages."""
     rejected: tuple[Rejected, ...]
-    groups: bool
-    """Whether symbols were asked for by sector, market or ``*``, which others may stand for tomorrow."""
+    may_change: bool
+    """Whether symbols were asked for by sector, market, ``*`` or an instrument's name, which may stand for others tomorrow."""
     format: Format
     limit: int
     begin: Position
@@ -139,7 +139,7 @@ def _asked(
         part=part,
         pages=pages,
         rejected=resolution.rejected,
-        groups=any(word == EVERYTHING or ":" in word for word in words),
+        may_change=any(word == EVERYTHING or ":" in word or not word.isascii() for word in words),
         format=form,
         limit=limit,
         begin=begin,
@@ -308,7 +308,7 @@ def _page_about(asked: Asked, prepared: Prepared, following: str | None) -> byte
 def _is_final(asked: Asked, prepared: Prepared) -> bool:
     """Whether the very same request will be answered the same for ever."""
     query = asked.query
-    relative = query.end is None or query.count is not None or asked.groups
+    relative = query.end is None or query.count is not None or asked.may_change
     later_dividends = query.adjust in POINT_IN_TIME and query.as_of is None
     return prepared.closed and not (relative or later_dividends or prepared.missing or prepared.stale or asked.rejected)
 
@@ -316,9 +316,17 @@ def _is_final(asked: Asked, prepared: Prepared) -> bool:
 def _etag(asked: Asked, prepared: Prepared, about: bytes, coding: str) -> str:
     """Strong where the same tag means the same bytes. A page of JSON has its request's id and tiers in it: its tag is weak."""
     place = f"{asked.format} {asked.limit} {asked.begin.symbol} {asked.begin.after}"
+    if asked.format is Format.JSON and _may_have_cursor(asked, prepared):
+        place += f" {asked.pages.end}"
     seed = b"\n".join((prepared.etag.encode(), asked.query.canonical(), place.encode(), about))
     tag = f'"{blake2b(seed, digest_size=16).hexdigest()}-{coding}"'
     return f"W/{tag}" if asked.format is Format.JSON else tag
+
+
+def _may_have_cursor(asked: Asked, prepared: Prepared) -> bool:
+    """Whether a page was asked for with a cursor or may give one out: an end is fixed in it, beyond which no page goes."""
+    more = asked.begin.symbol + len(asked.part.symbols) < len(asked.query.symbols)
+    return more or asked.begin != Position(0, None) or prepared.rows is None or prepared.rows > asked.limit
 
 
 def _is_known(if_none_match: str | None, tags: Iterable[str]) -> bool:

@@ -34,10 +34,7 @@ class Slot(NamedTuple):
 
 
 class Grid:
-    """The minutes of one market's ordinary day, and to which of them a snapshot belongs.
-
-    (``periods.end_of`` tells it of a trade, which is in the minute that has begun; a snapshot shows the trades before it.)
-    """
+    """The minutes of one market's ordinary day, and to which of them a snapshot belongs: it shows the trades before it."""
 
     def __init__(self, market: str) -> None:
         phases = periods.phases_of(market)

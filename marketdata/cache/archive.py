@@ -148,18 +148,14 @@ class Archive:
         return merged
 
     def remove(self, market: str, symbol: str | None, periods: Iterable[str]) -> int:
-        """Delete the files of a market, or of one symbol; how many there were."""
+        """Delete the files of a market, or of one symbol; how many there were. One that cannot be deleted is counted, logged and
+        left."""
         removed = 0
         name = None if symbol is None else _safe(_checked(_SYMBOL, symbol))
         for path in self._list(market):
             holder, period = _holder_of(path, self._folder(market))
             if period in periods and name in (None, holder):
-                with self._locked(path):
-                    try:
-                        self._fs.rm_file(path)
-                        removed += 1
-                    except FileNotFoundError:
-                        continue
+                removed += self._delete(path)
         self._usage.clear()
         return removed
 
@@ -182,22 +178,27 @@ class Archive:
         return sorted(self._list(market))
 
     def check(self, path: str) -> Checked:
-        """Read a whole file with its checksums; damaged it is moved aside, in many small row groups it is written anew."""
-        with self._locked(path):
-            try:
+        """Read a whole file with its checksums; damaged it is moved aside, in many small row groups it is written anew. What
+        cannot be read or written is counted, logged and left as it is."""
+        size = 0
+        try:
+            with self._locked(path):
                 data = self._fs.cat_file(path)
-                blocks, tidy = _parse(data, None)
-            except FileNotFoundError:
-                return Checked(path, 0, 0, rewritten=False, corrupt=False)
-            except Damaged as error:
                 size = len(data)
-                self._move_aside(path, error)
-                return Checked(path, size, 0, rewritten=False, corrupt=True)
-            if tidy:
-                return Checked(path, len(data), len(data), rewritten=False, corrupt=False)
-            anew = _file(blocks)
-            self._replace(path, anew)
-            return Checked(path, len(data), len(anew), rewritten=True, corrupt=False)
+                try:
+                    blocks, tidy = _parse(data, None)
+                except Damaged as error:
+                    self._move_aside(path, error)
+                    return Checked(path, size, 0, rewritten=False, corrupt=True)
+                if not tidy:
+                    anew = _file(blocks)
+                    self._replace(path, anew)
+                    return Checked(path, size, len(anew), rewritten=True, corrupt=False)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._failed("check", path, error)
+        return Checked(path, size, size, rewritten=False, corrupt=False)
 
     def sweep(self) -> int:
         """Delete what dead writers left behind and damaged files of long ago; how many there were."""
@@ -205,13 +206,11 @@ class Archive:
         for path, about in self._find("bars").items():
             made = about.get("mtime")
             if path.endswith(".tmp") and isinstance(made, int | float) and now - made > STRAY:
-                self._fs.rm_file(path)
-                removed += 1
+                removed += self._delete(path)
         for path in self._find("corrupt"):
             stamp = path.rpartition(".")[2]
             if stamp.isdigit() and now - int(stamp) / 1000 > KEPT_CORRUPT:
-                self._fs.rm_file(path)
-                removed += 1
+                removed += self._delete(path)
         return removed
 
     # Files
@@ -319,6 +318,18 @@ class Archive:
                 if os.name != "nt" or attempt == 20:
                     raise
                 time.sleep(0.05)
+
+    def _delete(self, path: str) -> bool:
+        """Whether there is one file less: it may have gone already, or cannot be deleted, which is counted and logged."""
+        try:
+            with self._locked(path):
+                self._fs.rm_file(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._failed("delete", path, error)
+            return False
+        return True
 
     def _move_aside(self, path: str, error: Damaged) -> None:
         name = path.removeprefix(f"{self._root}/bars/").replace("/", "~")

@@ -1,7 +1,7 @@
 """Single flight: of all who ask for the same at the same time one does the work, and the others get what came of it.
 
 Within a process that is certain. Across processes it is best effort, through a lock in the shared tier that ends by itself:
-who does not get it looks again and again whether the other's result has come.
+who does not get it waits for its end and then looks whether the other's result has come.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from marketdata.cache.shared import Shared
 
 T = TypeVar("T")
 
-LOOK_EVERY: Final = 0.05
-"""Seconds between two looks at what another process does."""
+TRY_EVERY: Final = 0.05
+"""Seconds between two tries to take the lock that another process has."""
 
 
 class DeadlineExceeded(Exception):
@@ -40,8 +40,8 @@ class Flight(Generic[T]):
         """What ``work`` returns or raises, done once for all who ask for ``key`` meanwhile.
 
         ``work`` runs in the first caller's thread and must keep that caller's deadline by itself. ``look`` finds what another
-        process has stored (None: not yet); without it nothing is shared across processes. Raises ``DeadlineExceeded`` after
-        ``seconds``.
+        process has stored (None: not that), once it has ended; without it nothing is shared across processes. Raises
+        ``DeadlineExceeded`` after ``seconds``.
         """
         until = time.monotonic() + seconds
         while True:
@@ -82,16 +82,15 @@ class Flight(Generic[T]):
     def _work(self, key: str, work: Callable[[], T], look: Callable[[], T | None] | None, until: float) -> T:
         if look is None or self._shared is None or not self._shared.on:
             return work()
-        while True:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise DeadlineExceeded(key)
+        waited = False
+        while (left := until - time.monotonic()) > 0:
             release = self._shared.lock(key, left + 1)
             if release is not None:
                 try:
-                    return work()
+                    found = look() if waited else None
+                    return work() if found is None else found
                 finally:
                     release()
-            time.sleep(min(LOOK_EVERY, left))
-            if (found := look()) is not None:
-                return found
+            waited = True
+            time.sleep(min(TRY_EVERY, left))
+        raise DeadlineExceeded(key)

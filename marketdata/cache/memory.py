@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -62,9 +62,12 @@ class Memory:
 
     def peek(self, key: BlockKey) -> Block | None:
         """The block, without counting it as used or missed."""
+        return self.peek_many((key,)).get(key)
+
+    def peek_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Block]:
+        """Those of the blocks that are here, without counting them as used or missed."""
         with self._lock:
-            entry = self._protected.get(key) or self._probation.get(key)
-        return entry.block if entry else None
+            return {key: entry.block for key in keys if (entry := self._protected.get(key) or self._probation.get(key))}
 
     def get(self, key: BlockKey) -> Block | None:
         """The block, which counts as used."""
@@ -77,18 +80,9 @@ class Memory:
         self.counts.add(hits=len(found), misses=len(keys) - len(found))
         return found
 
-    def get_all(self, keys: Collection[BlockKey]) -> dict[BlockKey, Block] | None:
-        """All of the blocks, or None and nothing counted where one is missing."""
-        with self._lock:
-            if any(key not in self._probation and key not in self._protected for key in keys):
-                return None
-            found = {key: entry.block for key in keys if (entry := self._use(key))}
-        self.counts.add(hits=len(keys))
-        return found
-
     def put(self, key: BlockKey, block: Block) -> None:
         """Keep a block, in the place of the one before. One that is larger than probation's fifth is not kept at all."""
-        series = _own(block.series)
+        series = own(block.series)
         block = block if series is block.series else Block(series, block.days, block.fetched_at)
         size = size_of(block)
         with self._lock:
@@ -156,7 +150,7 @@ def size_of(block: Block) -> int:
     return block.series.nbytes + sys.getsizeof(block.days) + _ORDINAL * len(block.days) + _OVERHEAD
 
 
-def _own(series: Series) -> Series:
+def own(series: Series) -> Series:
     """Bars that hold no more memory than their own: a view would keep all of what it was cut from."""
     columns: list[np.ndarray[Any, Any]] = [getattr(series, name) for name in COLUMNS]
     if not any(isinstance(column.base, np.ndarray) for column in columns):

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import redis
 import structlog
@@ -27,6 +27,7 @@ from marketdata.cache.metrics import Counts
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Reasons = dict[BlockKey, str]
+Where = Literal["any", "there", "absent"]
 
 PREFIX: Final = "argus:bars:"
 TIMEOUT: Final = 1.0
@@ -98,12 +99,11 @@ class Shared:
         self.counts.add(hits=len(found), misses=len(keys) - len(found))
         return found, {key: why.decode(errors="replace") for key, why in zip(keys, reasons, strict=True) if why is not None}
 
-    def put_many(
-        self, blocks: Mapping[BlockKey, Block], seconds: Callable[[BlockKey], float], *, replace_only: bool = False
-    ) -> None:
+    def put_many(self, blocks: Mapping[BlockKey, Block], seconds: Callable[[BlockKey], float], *, where: Where = "any") -> None:
         """Store blocks, each for so many seconds, in one round trip; that the source has nothing is not said any more.
 
-        ``replace_only``: where there is none yet, none is stored.
+        ``where``: ``there``: only in the place of another; ``absent``: only where there is none, because what is there may be
+        newer; nor do such blocks tell anything new of what the source has.
         """
         if not self.on or not blocks:
             return
@@ -112,9 +112,10 @@ class Shared:
 
         def store(client: Any) -> bool:
             with client.pipeline(transaction=False) as pipe:
-                pipe.delete(*(_name(key, "nothing") for key in values))
+                if where != "absent":
+                    pipe.delete(*(_name(key, "nothing") for key in values))
                 for key, value in fitting.items():
-                    pipe.set(_name(key), value, px=int(seconds(key) * 1000), xx=replace_only)
+                    pipe.set(_name(key), value, px=int(seconds(key) * 1000), xx=where == "there", nx=where == "absent")
                 pipe.execute()
             return True
 

@@ -1,15 +1,18 @@
 """The three tiers as one: where a block is found, what moves up and down, and what operators ask of all of it.
 
 Down from L1 (memory) over L2 (Redis) to L3 (files); what is found below is kept in L1 from then on, and what was used more
-than once within a day in L2 as well. What is written goes to L3 first, where it is merged with what is there, then up.
+than once within a day in L2 as well. A tier that has a block without all of the days that are wanted ends the way down as
+little as one that has none: another process may have stored more, and what several tiers have is joined. What is written goes
+to L3 first, where it is merged with what is there, then up.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from enum import StrEnum
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -55,15 +58,37 @@ class Tier(StrEnum):
 
 
 CACHES: Final = (Tier.L1, Tier.L2, Tier.L3)
+Days = Mapping[BlockKey, Collection[date]]
+ANY: Final[Days] = {}
+"""No day in particular: a block is enough as it is."""
 
 
 class Found(NamedTuple):
-    """``block`` None: it must come from the terminal, and so says ``tier``; ``nothing``: why the terminal has no more of it,
-    as it said lately; empty where it was not asked."""
+    """``block`` None: it must come from the terminal, and so says ``tier``, else the slowest tier that has a part in it.
+    ``nothing``: the days (``date.toordinal``, separated by blanks) of which the terminal said lately that it has no more."""
 
     block: Block | None
     tier: Tier
     nothing: str = ""
+
+    def lacking(self, days: Iterable[date]) -> list[date]:
+        """Those of the days of which nothing is known, but for those of which the terminal has no more."""
+        missing = list(days) if self.block is None else self.block.missing(days)
+        said = self.nothing.split()
+        return [day for day in missing if str(day.toordinal()) not in said] if said else missing
+
+    def is_enough(self, days: Iterable[date]) -> bool:
+        """Whether there is a block, and nothing of the days is lacking."""
+        return self.block is not None and not self.lacking(days)
+
+    def joined(self, block: Block | None, tier: Tier) -> Found:
+        """With what a slower tier has, where that tells more; of two bars the one that was fetched later counts."""
+        mine = self.block
+        if block is None or (mine and block.days <= mine.days and block.fetched_at <= mine.fetched_at):
+            return self
+        if mine is not None:
+            block = mine.with_more(block) if mine.fetched_at <= block.fetched_at else block.with_more(mine)
+        return self._replace(block=block, tier=tier)
 
 
 class HotKey(msgspec.Struct, frozen=True):
@@ -130,7 +155,7 @@ class Tiers:
         self.flight: Flight[Any] = Flight(shared)
         self._forming: ShortLived[Block] = ShortLived(bound=20_000)
         self._nothing: ShortLived[str] = ShortLived(bound=20_000)
-        self._refusals: dict[BlockKey, int] = {}
+        self._refusals: dict[BlockKey, tuple[str, int]] = {}
         self._background = ThreadPoolExecutor(1, thread_name_prefix="cache")
         self._sharing = threading.BoundedSemaphore(SHARING)
         self._generation: int | None = None
@@ -150,47 +175,51 @@ class Tiers:
         """One block; see ``get_many``."""
         return self.get_many((key,))[key]
 
-    def get_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
-        """What the tiers have of each key. Raises ``ValueError`` for a key whose symbol or part is none."""
+    def get_many(self, keys: Iterable[BlockKey], days: Days = ANY) -> dict[BlockKey, Found]:
+        """What the tiers have of each key, down to the one with which nothing is lacking of the key's ``days``.
+
+        Raises ``ValueError`` for a key whose symbol or part is none.
+        """
         wanted = list(dict.fromkeys(keys))
         self._watch()
         self.heat.use(wanted)
-        held = self.memory.get_many(wanted)
-        found = {key: Found(block, Tier.L1, self._nothing.get(key) or "") for key, block in held.items()}
-        if below := [key for key in wanted if key not in held]:
-            found |= self._get_below(below)
-        return {key: found[key] for key in wanted}
+        found = self._found(wanted, self.memory.get_many(wanted))
+        if below := {key: item for key, item in found.items() if not item.is_enough(days.get(key, ()))}:
+            found |= self._get_below(below, days)
+        return found
 
-    def get_memory(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found] | None:
-        """The same without I/O: all of the keys from memory, or None (and nothing counted) where one is not there."""
+    def get_memory(self, keys: Iterable[BlockKey], days: Days = ANY) -> dict[BlockKey, Found] | None:
+        """The same without I/O: all of the keys from memory, or None (and nothing counted) where that is not enough."""
         wanted = list(dict.fromkeys(keys))
         self._watch()
-        blocks = self.memory.get_all(wanted)
-        if blocks is None:
+        found = self._found(wanted, self.memory.peek_many(wanted))
+        if not all(item.is_enough(days.get(key, ())) for key, item in found.items()):
             return None
         self.heat.use(wanted)
-        return {key: Found(block, Tier.L1, self._nothing.get(key) or "") for key, block in blocks.items()}
+        self.memory.get_many(wanted)
+        return found
 
-    def cover_many(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
-        """What the blocks cover that memory or files have, without their bars and without counting them as used.
+    def cover_many(self, keys: Iterable[BlockKey], days: Days = ANY) -> dict[BlockKey, Found]:
+        """What the blocks cover that memory and, where it lacks some of the ``days``, files have, without their bars and without
+        counting them as used.
 
         For answers that are larger than memory should hold: their bars are read once, by ``peek_many``.
         """
         wanted = list(dict.fromkeys(keys))
         self._watch()
-        held = {key: block for key in wanted if (block := self.memory.peek(key)) is not None}
-        below = self.archive.cover_many([key for key in wanted if key not in held])
-        found = {key: Found(block.bare(), Tier.L1) for key, block in held.items()}
-        return found | {key: Found(block, Tier.L3) for key, block in below.items()}
+        held = {key: block.bare() for key, block in self.memory.peek_many(wanted).items()}
+        return self._with_files(wanted, held, days, self.archive.cover_many)
 
-    def peek_many(self, keys: Iterable[BlockKey], *, counted: bool = False) -> dict[BlockKey, Block]:
-        """The blocks that memory or files have, and nothing is moved up: whoever looks through the market leaves memory to those
-        who come again. ``counted``: as hits and misses, because somebody has asked for them."""
+    def peek_many(self, keys: Iterable[BlockKey], days: Days = ANY, *, counted: bool = False) -> dict[BlockKey, Block]:
+        """The blocks that memory and, where it lacks some of the ``days``, files have, and nothing is moved up: whoever looks
+        through the market leaves memory to those who come again. ``counted``: as hits and misses, because somebody has asked
+        for them."""
         wanted = list(dict.fromkeys(keys))
-        held = {key: block for key in wanted if (block := self.memory.peek(key)) is not None}
+        held = self.memory.peek_many(wanted)
         if counted:
             self.memory.counts.add(hits=len(held), misses=len(wanted) - len(held))
-        return held | self.archive.read_many([key for key in wanted if key not in held], counted=counted)
+        found = self._with_files(wanted, held, days, lambda below: self.archive.read_many(below, counted=counted))
+        return {key: item.block for key, item in found.items() if item.block is not None}
 
     def put(self, key: BlockKey, block: Block) -> Block:
         """Keep what was fetched; the block with all that was known before, the new bars counting."""
@@ -209,12 +238,11 @@ class Tiers:
             merged[key] = held.with_more(blocks[key]) if held else blocks[key]
         there = self.peek_many(blocks.keys() - telling.keys())
         merged |= {key: there.get(key, block) for key, block in blocks.items() if key not in telling}
-        self.shared.put_many(merged, self._shared_seconds, replace_only=not asked)
+        self.shared.put_many(merged, self._shared_seconds, where="any" if asked else "there")
         for key, block in merged.items():
             if asked or self.memory.peek(key):
                 self.memory.put(key, block)
             self._nothing.remove(key)
-            self._refusals.pop(key, None)
         return merged
 
     # The open day
@@ -246,16 +274,18 @@ class Tiers:
     # What there is not
 
     def put_nothing(self, reasons: Mapping[BlockKey, str], *, seconds: float | None = None) -> None:
-        """Remember that, and why, the terminal has no more of blocks, for so many seconds or by the rule (``ttl.nothing``)."""
+        """Remember of which days of blocks the terminal has no more (``Found.nothing``), for so many seconds or by the rule
+        (``ttl.nothing``), by which the same answer is believed the longer the more often it was given."""
         now = market_time.now()
         told: dict[BlockKey, tuple[str, float]] = {}
         for key, reason in reasons.items():
-            times = self._refusals.get(key, 0) + 1
+            before, times = self._refusals.get(key, ("", 0))
+            times = times + 1 if before == reason else 1
             if len(self._refusals) >= 20_000:
                 self._refusals.clear()
-            self._refusals[key] = times
+            self._refusals[key] = reason, times
             told[key] = reason, ttl.nothing(market_of(key.symbol), now, times=times) if seconds is None else seconds
-            self._nothing.put(key, *told[key])
+            self._believe(key, *told[key])
         self.shared.put_nothing(told)
 
     # What operators ask
@@ -264,12 +294,11 @@ class Tiers:
         """This process' counts; what lies in the shared tier and in the files is everybody's."""
         memory, shared, archive = self.memory.counts.read(), self.shared.counts.read(), self.archive.counts.read()
         lookups = memory.hits + memory.misses
-        hits = memory.hits + shared.hits + archive.hits
         there, files = self.shared.usage(self.market), self.archive.usage(self.market)
         mine = TierStats(True, len(self.memory), self.memory.nbytes, self.memory.limit, True, memory.hit_rate, memory)
         return Stats(
             market=self.market,
-            hit_rate=round(hits / lookups, 4) if lookups else None,
+            hit_rate=round(1 - archive.misses / lookups, 4) if lookups else None,
             lookups=lookups,
             tiers={
                 Tier.L1: mine,
@@ -329,27 +358,57 @@ class Tiers:
         }
         return counts, len(self.memory), self.memory.nbytes, self.memory.limit
 
-    def _get_below(self, keys: list[BlockKey]) -> dict[BlockKey, Found]:
-        again = {key: self._shared_seconds(key) for key in keys if self.heat.uses(key) > 1}
-        shared, reasons = self.shared.get_many(keys, again)
-        left = [key for key in keys if key not in shared]
+    def _found(self, keys: Iterable[BlockKey], held: Mapping[BlockKey, Block]) -> dict[BlockKey, Found]:
+        """Each of the keys with what memory has of it."""
+        return {
+            key: Found(held.get(key), Tier.L1 if key in held else Tier.TERMINAL, self._nothing.get(key) or "") for key in keys
+        }
+
+    def _believe(self, key: BlockKey, reason: str, seconds: float) -> None:
+        """Not for long without a look at the shared tier: what another process brings is known there."""
+        self._nothing.put(key, reason, min(seconds, ttl.NOTHING) if self.shared.on else seconds)
+
+    def _get_below(self, above: Mapping[BlockKey, Found], days: Days) -> dict[BlockKey, Found]:
+        """What memory has, which is not enough, joined with what the shared tier and, where that is not enough, files have."""
+        again = {key: self._shared_seconds(key) for key in above if self.heat.uses(key) > 1}
+        shared, reasons = self.shared.get_many(list(above), again)
+        for key, reason in reasons.items():
+            self._believe(key, reason, ttl.NOTHING)
+        found = {
+            key: item._replace(nothing=item.nothing or reasons.get(key, "")).joined(shared.get(key), Tier.L2)
+            for key, item in above.items()
+        }
+        left = [key for key, item in found.items() if not item.is_enough(days.get(key, ()))]
         archived = self.archive.read_many(left) if left else {}
-        for key, block in (shared | archived).items():
-            self.memory.put(key, block)
-        self._share({key: block for key, block in archived.items() if key in again})
-        found = {key: Found(block, Tier.L2) for key, block in shared.items()}
-        found |= {key: Found(block, Tier.L3) for key, block in archived.items()}
-        missed = Found(None, Tier.TERMINAL)
-        return {key: found.get(key, missed)._replace(nothing=self._nothing.get(key) or reasons.get(key, "")) for key in keys}
+        found |= {key: found[key].joined(block, Tier.L3) for key, block in archived.items()}
+        for key, item in found.items():
+            if item.block is not None and item.block is not above[key].block:
+                self.memory.put(key, item.block)
+        self._share({key: block for key, block in archived.items() if key in again and key not in shared})
+        return found
+
+    def _with_files(
+        self,
+        keys: Sequence[BlockKey],
+        held: Mapping[BlockKey, Block],
+        days: Days,
+        read: Callable[[list[BlockKey]], Mapping[BlockKey, Block]],
+    ) -> dict[BlockKey, Found]:
+        """What memory holds of the keys, joined with what files have where that is not enough."""
+        found = {key: Found(block, Tier.L1) for key, block in held.items()}
+        below = [key for key in keys if key not in found or found[key].lacking(days.get(key, ()))]
+        nowhere = Found(None, Tier.TERMINAL)
+        return found | {key: found.get(key, nowhere).joined(block, Tier.L3) for key, block in read(below).items()}
 
     def _share(self, blocks: Mapping[BlockKey, Block]) -> None:
-        """Put blocks into Redis, which no answer waits for. Where too much waits already, their next use may do it."""
+        """Put blocks into Redis, where it has none yet, which no answer waits for. Where too much waits already, their next
+        use may do it."""
         if not self.shared.on or not blocks or not self._sharing.acquire(blocking=False):
             return
 
         def put() -> None:
             try:
-                self.shared.put_many(blocks, self._shared_seconds)
+                self.shared.put_many(blocks, self._shared_seconds, where="absent")
             finally:
                 self._sharing.release()
 

@@ -6,10 +6,12 @@
 |                                   |                                 | use, at most 7 days                      |         |
 | the forming bar                   | 1 second                        | 1 second                                 | never   |
 | closed bars of the open day       | until the next bar ends, at most 60 s outside the sessions | the same      | never   |
-| "the source has none"             | 30 s; between sessions fourfold with each further such answer,  | the same | never   |
-|                                   | at most until the next session  |                                          |         |
+| "the source has none"             | 30 s, then as L2 says           | 30 s; between sessions fourfold with     | never   |
+|                                   |                                 | each further such answer, at most until  |         |
+|                                   |                                 | the next session                         |         |
 
 The last grows instead of lasting until the morning at once, because sources go on delivering a day for some hours after it.
+A minute that has just ended counts as forming for some seconds (``loader.SETTLING``), while its last trades are on their way.
 """
 
 from __future__ import annotations

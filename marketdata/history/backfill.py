@@ -23,11 +23,11 @@ from kombu.exceptions import OperationalError
 
 from argus import requestid
 from argus.config import config
-from argus.errors import INVALID_ARGUMENT, NOT_FOUND, OUTSIDE_CALENDAR, UNSUPPORTED, ArgusError
+from argus.errors import DEADLINE, INVALID_ARGUMENT, NOT_FOUND, OUTSIDE_CALENDAR, UNSUPPORTED, ArgusError
 from marketdata import periods
 from marketdata.cache.block import BlockKey
 from marketdata.cache.tiers import tiers
-from marketdata.calendar import OutsideCalendar
+from marketdata.calendar import OutsideCalendar, TradingCalendar
 from marketdata.history import fetch, loader, tasks
 from marketdata.history.fetch import FetchError
 from marketdata.history.plan import CHUNK_SYMBOLS, Chunk, chunks, is_closed, keys_of
@@ -74,19 +74,20 @@ def start(*, symbols: Sequence[str], period: Period, first: date, last: date, re
         raise ArgusError(INVALID_ARGUMENT, detail, parameter="period")
     if first > last:
         raise ArgusError(INVALID_ARGUMENT, f"The start, {first}, is after the end, {last}.", parameter="start")
-    for market in {market_of(symbol) for symbol in symbols}:
-        _check_days(market, first, last)
+    for hours in {periods.hours_of(symbol) for symbol in symbols}:
+        _check_days(hours, period, first, last)
     job = Backfill.objects.create(symbols=list(symbols), period=period, start=first, end=last, request_id=request_id)
     log.info("backfill_made", backfill=job.pk, symbols=len(symbols), period=period, start=str(first), end=str(last))
     hand_over(job.pk)
     return job
 
 
-def _check_days(market: str, first: date, last: date) -> None:
+def _check_days(hours: str, period: Period, first: date, last: date) -> None:
+    """``hours``: the market whose hours symbols keep (``periods.hours_of``). Raises ``ArgusError``."""
     try:
-        calendar = calendar_of(market)
+        calendar = _calendar(hours)
         calendar.is_trading_day(first)
-        periods.close_at(market)
+        periods.bar_ends(hours, period)
     except OutsideCalendar as error:
         raise ArgusError(OUTSIDE_CALENDAR, f"{error}.", parameter="start") from None
     except periods.UnknownHours as error:
@@ -94,6 +95,10 @@ def _check_days(market: str, first: date, last: date) -> None:
     if last > calendar.last:
         detail = f"{last} lies outside the trading calendar, which covers {calendar.first} to {calendar.last}."
         raise ArgusError(OUTSIDE_CALENDAR, detail, parameter="end")
+
+
+def _calendar(hours: str) -> TradingCalendar:
+    return calendar_of(hours.partition("/")[0])
 
 
 def hand_over(number: int) -> None:
@@ -193,6 +198,7 @@ class _Run:
         self._refused = Counter[str](job.refused)
         self._problems: list[dict[str, Any]] = []
         self._moved = time.monotonic()
+        self._landed = False
 
     def to_its_end(self) -> str:
         state, detail = State.FAILED, ""
@@ -202,6 +208,8 @@ class _Run:
                 self._sleep(loader.SECOND_LOOK + 1)
                 self._problems.clear()
                 incomplete = self._pass(again=True)
+            if incomplete and not self._landed:
+                raise FetchError(DEADLINE.name, "No chunk has come in time.")
             state = State.DONE
             detail = f"{incomplete} days of symbols stayed incomplete" if incomplete else ""
         except Stopped:
@@ -234,32 +242,35 @@ class _Run:
             by_hours.setdefault(periods.hours_of(symbol), []).append(symbol)
         period = Period(self._job.period)
         for market, symbols in by_hours.items():
-            calendar = calendar_of(market.partition("/")[0])
+            calendar = _calendar(market)
             days = tuple(d for d in calendar.between(self._job.start, self._job.end) if is_closed(market, d, now))
             for begin in range(0, len(symbols), CHUNK_SYMBOLS):
                 self._check()
                 missing: dict[BlockKey, Sequence[date]] = {}
                 for symbol in symbols[begin : begin + CHUNK_SYMBOLS]:
                     wanted = keys_of(config.market, symbol, period, days)
-                    held = tiers().peek_many(wanted)
+                    held = tiers().cover_many(wanted, wanted)
                     for key, needed in wanted.items():
-                        if lacking := held[key].missing(needed) if key in held else needed:
+                        if lacking := held[key].lacking(needed) if key in held else needed:
                             missing[key] = lacking
                 yield from chunks(missing, calendar.days)
 
     def _fetch(self, chunk: Chunk) -> int:
+        """Of how many days of its symbols something is missing still."""
         self._check()
+        calendar = calendar_of(market_of(chunk.symbols[0]))
         try:
             fetched = self._patiently(lambda: fetch.bars(chunk, deadline=time.monotonic() + CHUNK_TIMEOUT))
         except _TooLate as late:
             self._problem(" ".join(chunk.symbols), chunk, f"deadline: {late}")
-            self._update(chunks_done=F("chunks_done") + 1, problems=self._problems)
-            return 0
-        stored = loader.store(fetched, chunk, calendar_of(market_of(chunk.symbols[0])), asked=False)
+            self._update(problems=self._problems)
+            return len(chunk.symbols) * len(calendar.between(chunk.first, chunk.last))
+        stored = loader.store(fetched, chunk, calendar, asked=False)
         self._refused.update(stored.refused)
         for symbol, days in stored.incomplete.items():
             self._problem(symbol, chunk, f"incomplete: {days} days")
         self._moved = time.monotonic()
+        self._landed = True
         self._update(
             chunks_done=F("chunks_done") + 1,
             bars=F("bars") + stored.bars,

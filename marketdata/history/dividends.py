@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 PART: Final = 500
 """Symbols in one question to the database or to a terminal."""
+PATIENCE: Final = 0.3
+"""The part of the time left that is spent on asking again where older rows would do."""
+FAILED: Final = 30.0
+"""Seconds after a failure in which older rows are used without asking."""
 KEPT: Final = 20_000
 """Symbols that a process keeps in memory; when there are more it begins anew."""
 
@@ -45,15 +49,26 @@ class Known:
 
 
 class _Memory:
-    """This process's copy of the rows, and the one question that is under way."""
+    """This process's copy of the rows, the one question that is under way, and why the last one failed, and when (monotonic)."""
 
     def __init__(self) -> None:
         self.told: dict[str, Told] = {}
         self.asking = threading.Lock()
+        self._failure: tuple[float, FetchError] | None = None
 
     def clear(self) -> None:
         """Forget everything."""
         self.told.clear()
+        self._failure = None
+
+    def fail(self, error: FetchError | None) -> None:
+        """How the last question ended."""
+        self._failure = None if error is None else (time.monotonic(), error)
+
+    def failed(self) -> FetchError | None:
+        """Why the last question failed, if that was just now."""
+        failure = self._failure
+        return failure[1] if failure is not None and time.monotonic() - failure[0] < FAILED else None
 
     def fresh(self, symbols: Iterable[str], today: date) -> dict[str, Told]:
         """Those that were asked about today."""
@@ -78,40 +93,59 @@ def known_now(symbols: Sequence[str], now: int) -> Known | None:
 def known(symbols: Sequence[str], now: int, *, deadline: float) -> Known:
     """Everything: from memory, the database, or the source where that has not been asked today.
 
-    Where the source does not answer, older rows are used and the symbols are called stale. ``deadline`` is on the monotonic
-    clock.
+    Where the source does not answer, older rows are used and the symbols are called stale; as those would do, little of the
+    time is spent on asking for newer ones, and none just after a failure. ``deadline`` is on the monotonic clock.
     """
     today = day_of(now)
     found = memory.fresh(symbols, today)
     if len(found) == len(symbols):
         return Known(found)
-    if not memory.asking.acquire(timeout=max(0.0, deadline - time.monotonic())):
-        return _with_old(symbols, found, FetchError("deadline", "The dividends were being fetched for others."))
+    old = _stored([symbol for symbol in symbols if symbol not in found])
+    newer = {symbol: told for symbol, told in old.items() if day_of(told.at) == today}
+    memory.keep(newer)
+    found |= newer
+    error = _ask([symbol for symbol in symbols if symbol not in found and symbol not in old], found, now, deadline)
+    if error is None:
+        error = _ask([symbol for symbol in old if symbol not in found], found, now, deadline, older=True)
+    if error is None:
+        return Known(found)
+    stale = {symbol: told for symbol, told in old.items() if symbol not in found}
+    unknown = {symbol: error.reason for symbol in symbols if symbol not in found and symbol not in old}
+    log.warning("dividends_stale", stale=len(stale), unknown=len(unknown), reason=error.reason)
+    return Known({**found, **stale}, frozenset(stale), unknown, error)
+
+
+def _ask(symbols: Sequence[str], found: dict[str, Told], now: int, deadline: float, *, older: bool = False) -> FetchError | None:
+    """Add to ``found`` what the source says of the symbols, or has said to others meanwhile; why it does not say it all.
+
+    ``older``: there are older rows of all of them.
+    """
+    if not symbols:
+        return None
+    if older and (failed := memory.failed()):
+        return failed
+    began = time.monotonic()
+    until = began + PATIENCE * (deadline - began) if older else deadline
+    if not memory.asking.acquire(timeout=max(0.0, until - began)):
+        return FetchError("deadline", "The dividends were being fetched for others.")
     try:
-        found = memory.fresh(symbols, today)
-        stored = _stored([symbol for symbol in symbols if symbol not in found])
-        found |= {symbol: told for symbol, told in stored.items() if day_of(told.at) == today}
-        error = None
+        found |= memory.fresh(symbols, day_of(now))
         lacking = [symbol for symbol in symbols if symbol not in found]
-        try:
-            for start in range(0, len(lacking), PART):
-                found |= _fetched(lacking[start : start + PART], now, deadline)
-        except FetchError as failure:
-            error = failure
-        memory.keep(found)
+        if not lacking:
+            return None
+        if older and (failed := memory.failed()):
+            return failed
+        for start in range(0, len(lacking), PART):
+            part = _fetched(lacking[start : start + PART], now, until)
+            found |= part
+            memory.keep(part)
+        memory.fail(None)
+    except FetchError as error:
+        memory.fail(error)
+        return error
     finally:
         memory.asking.release()
-    return _with_old(symbols, found, error)
-
-
-def _with_old(symbols: Sequence[str], found: dict[str, Told], error: FetchError | None) -> Known:
-    lacking = [symbol for symbol in symbols if symbol not in found]
-    if error is None or not lacking:
-        return Known(found)
-    old = _stored(lacking)
-    unknown = {symbol: error.reason for symbol in lacking if symbol not in old}
-    log.warning("dividends_stale", stale=len(old), unknown=len(unknown), reason=error.reason)
-    return Known({**found, **old}, frozenset(old), unknown, error)
+    return None
 
 
 def _stored(symbols: Sequence[str]) -> dict[str, Told]:

@@ -33,7 +33,7 @@ from marketdata.history.plan import CHUNK_SYMBOLS, Chunk, Need, chunks, is_close
 from marketdata.series import EMPTY, Series
 from marketdata.symbols import market_of
 from marketdata.types import Period
-from marketdata.verify import Reason, verify
+from marketdata.verify import DOUBTFUL, verify
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +41,8 @@ SECOND_LOOK: Final = 20.0
 """Seconds after which the same incomplete answer is believed."""
 LOOKS_KEPT: Final = 86_400
 """Seconds for which it is remembered what was incomplete."""
-DOUBTFUL: Final = frozenset({Reason.MISSING, Reason.ZERO, Reason.PRICE, Reason.VOLUME, Reason.PADDED})
-"""Reasons that leave a hole in their day; rows that were refused for another should not have been there at all."""
+SETTLING: Final = 5_000
+"""Milliseconds after a minute's end in which its last trades may still be on their way to its bar."""
 Look = tuple[float, int]
 ORDER: Final = {tier: number for number, tier in enumerate(Tier)}
 
@@ -97,6 +97,7 @@ class Loader:
         self._base = base
         self._calendar = calendar
         self._deadline = deadline
+        self._patience = config.fetch_timeout
         self._tiers = tiers()
 
     def load(self, symbols: Sequence[str]) -> dict[str, Loaded]:
@@ -112,15 +113,13 @@ class Loader:
     def load_now(self, symbols: Sequence[str]) -> dict[str, Loaded] | None:
         """The same from this process' memory, without waiting; None where anything is not there."""
         wanted = {key: days for symbol in symbols for key, days in self.keys(symbol).items()}
-        found = self._tiers.get_memory(wanted)
+        found = self._tiers.get_memory(wanted, wanted)
         if found is None:
             return None
         loaded = {symbol: Loaded() for symbol in symbols}
-        for key, days in wanted.items():
-            block, nothing = found[key].block, found[key].nothing
-            if block is None or _to_ask(block.missing(days), nothing):
-                return None
-            loaded[key.symbol].blocks.append(block)
+        for key, item in found.items():
+            if item.block is not None:
+                loaded[key.symbol].blocks.append(item.block)
         if self.need.open_day is not None:
             open_keys = [self._open_key(symbol, self.need.open_day) for symbol in symbols]
             forming = self._tiers.get_forming_memory(open_keys)
@@ -132,19 +131,21 @@ class Loader:
 
     def read(self, symbol: str) -> list[Block]:
         """The symbol's blocks as they lie in memory and files now. What has gone since it was loaded (a file that turns out to
-        be damaged, memory that had to make room) is fetched again, within as much time again. Raises ``FetchError``."""
+        be damaged, memory that had to make room) is fetched again, all of it within as much time again. Raises ``FetchError``."""
         wanted = self.keys(symbol)
-        blocks = self._tiers.peek_many(wanted, counted=True)
+        blocks = self._tiers.peek_many(wanted, wanted, counted=True)
         if symbol not in self._lacking and any(key not in blocks or blocks[key].missing(days) for key, days in wanted.items()):
+            begun = time.monotonic()
             again = Loader(
                 market=self._market,
                 base=self._base,
                 need=Need(self.need.days, None),
                 calendar=self._calendar,
-                deadline=time.monotonic() + config.fetch_timeout,
+                deadline=begun + self._patience,
             )
             close_old_connections()
             found = again.load((symbol,))[symbol].blocks
+            self._patience -= time.monotonic() - begun
             if again.error is not None:
                 raise again.error
             return found
@@ -187,7 +188,7 @@ class Loader:
     def _covered(self, wanted: Mapping[BlockKey, tuple[date, ...]], loaded: Mapping[str, Loaded]) -> dict[BlockKey, Block]:
         """The blocks that lack nothing, without their bars."""
         blocks: dict[BlockKey, Block] = {}
-        for key, found in self._tiers.cover_many(wanted).items():
+        for key, found in self._tiers.cover_many(wanted, wanted).items():
             if found.block is not None and not found.block.missing(wanted[key]):
                 blocks[key] = found.block
                 loaded[key.symbol].slowest(found.tier)
@@ -205,18 +206,17 @@ class Loader:
     ) -> dict[BlockKey, list[date]]:
         """Note what the tiers have of the keys; the days that must be asked for."""
         lacking: dict[BlockKey, list[date]] = {}
-        for key, found in (self._tiers.get_many(keys) if keys else {}).items():
+        for key, found in (self._tiers.get_many(keys, wanted) if keys else {}).items():
             if found.block is not None:
                 blocks[key] = self._kept(found.block)
                 loaded[key.symbol].slowest(found.tier)
-            missing = list(wanted[key]) if found.block is None else found.block.missing(wanted[key])
-            if days := _to_ask(missing, found.nothing):
+            if days := found.lacking(wanted[key]):
                 lacking[key] = days
         return lacking
 
     def _without_unlisted(self, lacking: dict[BlockKey, list[date]], blocks: dict[BlockKey, Block]) -> dict[BlockKey, list[date]]:
         """The days that must be asked for; those on which an instrument was not listed are noted as known to be empty."""
-        listings = _listings({key.symbol for key in lacking}) if lacking else {}
+        listings = listings_of({key.symbol for key in lacking}) if lacking else {}
         asked: dict[BlockKey, list[date]] = {}
         empty: dict[BlockKey, Block] = {}
         for key, days in lacking.items():
@@ -239,8 +239,10 @@ class Loader:
             return dict(store(fetch.bars(chunk, deadline=self._deadline), chunk, self._calendar).blocks)
 
         def brought() -> dict[BlockKey, Block] | None:
-            found = {key: item.block for key, item in self._tiers.get_many(keys).items() if item.block is not None}
-            return found if all(key in found and not found[key].missing(days) for key in keys) else None
+            found = self._tiers.get_many(keys, dict.fromkeys(keys, days))
+            if any(item.lacking(days) for item in found.values()):
+                return None
+            return {key: item.block for key, item in found.items() if item.block is not None}
 
         try:
             name = f"{config.market} {chunk.period} {chunk.first} {chunk.last} {' '.join(chunk.symbols)}"
@@ -293,13 +295,15 @@ class Loader:
             return False
         count_refused(fetched.refused)
         forming: dict[BlockKey, tuple[Series, float]] = {}
+        last = self._last_end(fetched.now, chunk.first)
+        settled = last is not None and fetched.now - last >= SETTLING
         for symbol in chunk.symbols:
             series, refused, _ = verify(
                 fetched.bars.get(symbol, EMPTY), symbol=symbol, period=self._base, days=(chunk.first,), calendar=self._calendar
             )
             count_refused(refused)
             series = series.between(None, fetched.now)
-            complete = len(series) and series.time[-1] == self._last_end(fetched.now, chunk.first)
+            complete = settled and len(series) and series.time[-1] == last
             good = ttl.open_day(market_of(symbol), self._base, fetched.now, calendar=self._calendar) if complete else ttl.FORMING
             forming[self._open_key(symbol, chunk.first)] = series, good
             loaded[symbol].open_day = series
@@ -321,7 +325,7 @@ def store(fetched: fetch.Fetched, chunk: Chunk, calendar: TradingCalendar, *, as
     closed = [day for day in days if is_closed(market, day, fetched.now)]
     keys = {symbol: BlockKey(config.market, symbol, chunk.period, chunk.part) for symbol in chunk.symbols}
     refused_in_all: Counter[str] = Counter(fetched.refused)
-    listings = _listings(chunk.symbols)
+    listings = listings_of(chunk.symbols)
     looks = _looks(keys.values())
     now = time.time()
     blocks: dict[BlockKey, Block] = {}
@@ -378,18 +382,12 @@ def count_refused(refused: Mapping[Any, int]) -> None:
             metrics.REFUSED.labels(str(reason)).inc(count)
 
 
-def _to_ask(days: Sequence[date], nothing: str) -> list[date]:
-    """The days without those that the terminal lately had nothing more of."""
-    said = set(nothing.split())
-    return [day for day in days if str(day.toordinal()) not in said]
-
-
 def _was_listed(day: date, listing: tuple[date | None, date | None] | None) -> bool:
     listed, delisted = listing or (None, None)
     return (listed is None or day >= listed) and (delisted is None or day <= delisted)
 
 
-def _listings(symbols: Collection[str]) -> dict[str, tuple[date | None, date | None]]:
+def listings_of(symbols: Collection[str]) -> dict[str, tuple[date | None, date | None]]:
     rows = models.Instrument.objects.filter(symbol__in=symbols).values_list("symbol", "listed", "delisted")
     return {symbol: (listed, delisted) for symbol, listed, delisted in rows}
 

@@ -91,9 +91,13 @@ def need(
 ) -> Need:
     """The days whose base bars the answer is made of. Weeks and months are taken whole, as far as they have come.
 
-    Without a start it goes back as many days as ``count`` bars should take, ``widen`` times; never beyond the calendar.
+    Without a start it goes back as many days as ``count`` bars should take, ``widen`` times; never before the calendar.
+    Raises ``OutsideCalendar`` where it would have to go on after the calendar's end.
     """
-    until = min(day_of(now if end is None else min(end, now)), calendar.last)
+    # A bar that ends at midnight is of the day before.
+    until = day_of((now if end is None else min(end, now)) - 1)
+    if until > calendar.last:
+        raise OutsideCalendar(until, calendar.first, calendar.last)
     if until < calendar.first:
         return Need((), None)
     if period in (Period.W1, Period.MON1):

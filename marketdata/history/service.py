@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,18 +20,19 @@ import structlog
 from argus.config import config
 from argus.errors import OUTSIDE_CALENDAR, TOO_MUCH_DATA, UNSUPPORTED, ArgusError
 from marketdata import market_time, periods
-from marketdata.adjust import ALGORITHMS, RATIOS, Factors, RatioUnknown, adjust, factors, gives_ratio
+from marketdata.adjust import ALGORITHMS, RATIOS, Factors, RatioUnknown, adjust, factors, gives_ratio, last_closes
 from marketdata.aggregate import aggregate
-from marketdata.cache.block import ALL, BlockKey
+from marketdata.cache.block import ALL, Block, BlockKey
+from marketdata.cache.memory import own
 from marketdata.cache.tiers import Tier, tiers
 from marketdata.calendar import DAY, OutsideCalendar, TradingCalendar, day_of, midnight
 from marketdata.history import dividends, metrics
 from marketdata.history.fetch import FetchError
-from marketdata.history.loader import Loaded, Loader
+from marketdata.history.loader import Loaded, Loader, listings_of
 from marketdata.history.plan import Need, is_closed, need, span_of
 from marketdata.history.query import POINT_IN_TIME, HistoryQuery
-from marketdata.reference.days import calendar_of
-from marketdata.series import EMPTY, Series, join, merge
+from marketdata.reference.days import NoCalendar, calendar_of
+from marketdata.series import COLUMNS, EMPTY, Series, join, merge
 from marketdata.types import Adjust, Period
 
 log = structlog.get_logger(__name__)
@@ -41,8 +43,10 @@ HELD_ROWS: Final = 300_000
 """Base bars that an answer keeps in memory, some 22 MB; of a larger one each symbol's are read while they are written."""
 BATCH: Final = 100
 """Symbols that are looked up at a time."""
-WIDER: Final = (1, 4, 16)
-"""How many times the days that ``count`` bars should take are looked at, where there are fewer bars than that."""
+WIDER: Final = 4
+"""Where the days that ``count`` bars should take have fewer, so many times as many are looked at, and again so many of those."""
+WIDEST: Final = 16
+"""Times as many days at most where the bars are made of minutes; days are looked at as far back as there are any."""
 SETTLING: Final = 5_000
 """Milliseconds after which the last minute of a bar that has ended is here, if it has traded at all."""
 BEFORE_EX_DATE: Final = timedelta(days=365)
@@ -55,9 +59,9 @@ FACTORS_SHOWN: Final = 100
 class Adjustment:
     """How prices were adjusted, always before bars are aggregated, so that a week across an ex-date is right.
 
-    ``factors``: symbol -> what was used, of the first ``FACTORS_SHOWN`` symbols; ``more`` how many are left out. ``as_of``: the
-    last day whose dividends count (front adjustments). ``refreshed_at`` (ms): when the oldest of the dividends were told;
-    ``stale``: symbols for which the source could not be asked again today.
+    ``factors``: symbol -> what was used, of the first ``FACTORS_SHOWN`` symbols whose dividends are known; ``more`` of how many
+    others they are left out. ``as_of``: the last day whose dividends count (front adjustments). ``refreshed_at`` (ms): when the
+    oldest of the dividends were told; ``stale``: symbols for which the source could not be asked again today.
     """
 
     method: Adjust
@@ -84,8 +88,8 @@ class Prepared:
     tier_of: Mapping[str, Tier]
     """The slowest tier that had a part in a symbol's bars."""
     missing: Mapping[str, str]
-    """Symbols of which something that was asked for is not here, and why: the name of an error, ``no_bars`` or
-    ``ratio_unknown``."""
+    """Symbols of which something that was asked for is not here, and why: the name of an error, ``incomplete`` (of some days
+    the source has not told all), ``no_bars`` or ``ratio_unknown``."""
     stale: bool
     """Whether the newest bars that were asked for could not be had."""
     forming_from: int | None
@@ -181,31 +185,31 @@ class _Answer:
         self.held: dict[str, Series] = {}
         self.lengths: dict[str, int] = {}
         self.versions: dict[str, Any] = {}
-        self.complete = True
-        self.waits = False
+        self.incomplete: set[str] = set()
         self.dividends = dividends.Known({})
+        self.closes: dict[str, dict[str, float]] = {}
         self.closes_missing: dict[str, str] = {}
-        self.factors: dict[str, Factors] = {}
         self.holds = estimate(query, now) * self._base_bars() <= HELD_ROWS
         # How many bars there are must be known where they are counted; else a large answer's are read once, while it is written.
         self._reads = self.holds or query.start is None
 
     def prepare(self, request_id: str) -> Prepared:
         began = time.monotonic()
-        self.waits = True
         if self.query.adjust is not Adjust.NONE:
             self._learn_dividends()
         if self.query.adjust in RATIOS:
             self._learn_closes()
+        outside: list[OutsideCalendar] = []
         for market, symbols in _by_market(self.query.symbols).items():
             try:
                 self._load(market, symbols)
             except periods.UnknownHours:
                 self.missing |= dict.fromkeys(symbols, UNSUPPORTED.name)
             except OutsideCalendar as error:
-                if len(symbols) == len(self.query.symbols):
-                    raise ArgusError(OUTSIDE_CALENDAR, f"{error}.", parameter="symbols") from None
+                outside.append(error)
                 self.missing |= dict.fromkeys(symbols, OUTSIDE_CALENDAR.name)
+        if outside and [*self.missing.values()] == [OUTSIDE_CALENDAR.name] * len(self.query.symbols):
+            raise _outside(outside[0])
         if len(self.missing) == len(self.query.symbols) and set(self.missing.values()) == {UNSUPPORTED.name} and not self.error:
             raise ArgusError(UNSUPPORTED, "The trading hours of that market are not known here.", parameter="symbols")
         prepared = self._prepared()
@@ -232,15 +236,17 @@ class _Answer:
             if (known := dividends.known_now(self.query.symbols, self.now)) is None:
                 return None
             self.dividends = known
+        if self.query.adjust in RATIOS and not self._has_closes():
+            return None
         for market, symbols in _by_market(self.query.symbols).items():
             try:
-                loader = self._loader(market, 1)
+                loader = self._loader(market, self.end, 1)
                 loaded = loader.load_now(symbols)
             except (periods.UnknownHours, OutsideCalendar):
                 return None
             if loaded is None:
                 return None
-            self._note(loader, loaded)
+            self._note(market, loader, loaded)
         if "ratio_unknown" in self.missing.values():
             return None
         if self.query.start is None and any(len(self.held.get(symbol, EMPTY)) < self._count() for symbol in self.query.symbols):
@@ -262,18 +268,40 @@ class _Answer:
         self.missing |= unknown
 
     def _learn_closes(self) -> None:
-        """Have the days around those ex-dates in the tiers of which the source gave no ratio: it is that of their last closes."""
+        """The last closes before those ex-dates of which the source gave no ratio, from the tiers or a terminal."""
         ex_dates = {symbol: found for symbol in self.query.symbols if (found := self._ex_dates_without_ratio(symbol))}
         for market, symbols in _by_market(list(ex_dates)).items():
-            calendar = _calendar(market)
-            first = max(calendar.first, min(ex_dates[symbol][0] for symbol in symbols) - BEFORE_EX_DATE)
-            last = min(calendar.last, max(ex_dates[symbol][-1] for symbol in symbols))
-            days = calendar.between(first, last) if first <= last else ()
-            need = Need(tuple(day for day in days if is_closed(market, day, self.now)), None)
+            try:
+                calendar = _calendar(market)
+                first = max(calendar.first, min(ex_dates[symbol][0] for symbol in symbols) - BEFORE_EX_DATE)
+                last = min(calendar.last, max(ex_dates[symbol][-1] for symbol in symbols))
+                days = calendar.between(first, last) if first <= last else ()
+                need = Need(tuple(day for day in days if is_closed(market, day, self.now)), None)
+            except (periods.UnknownHours, OutsideCalendar):
+                # Its bars cannot be had either.
+                continue
             loader = Loader(market=market, base=Period.D1, need=need, calendar=calendar, deadline=self.deadline)
             for start in range(0, len(symbols), BATCH):
-                loaded = loader.load(symbols[start : start + BATCH])
-                self.closes_missing |= {symbol: item.reason for symbol, item in loaded.items() if item.reason}
+                for symbol, item in loader.load(symbols[start : start + BATCH]).items():
+                    for block in item.blocks:
+                        self.closes[symbol] = last_closes(block.series, block.days, ex_dates[symbol], calendar)
+                    if item.reason:
+                        self.closes_missing[symbol] = item.reason
+
+    def _has_closes(self) -> bool:
+        """The same from this process' memory; whether all of them are there."""
+        for symbol in self.query.symbols:
+            if not (ex_dates := self._ex_dates_without_ratio(symbol)):
+                continue
+            key = BlockKey(config.market, symbol, Period.D1, ALL)
+            block = found[key].block if (found := tiers().get_memory((key,))) else None
+            if block is None:
+                return False
+            closes = last_closes(block.series, block.days, ex_dates, _calendar(periods.hours_of(symbol)))
+            if len(closes) < len(ex_dates):
+                return False
+            self.closes[symbol] = closes
+        return True
 
     def _ex_dates_without_ratio(self, symbol: str) -> list[date]:
         """The ex-dates that enter into the symbol's prices and whose ratio its source did not give."""
@@ -284,34 +312,61 @@ class _Answer:
             return sorted(day for day in every if begin < day <= self.as_of)
         return sorted(day for day in every if day <= day_of(self.now if self.end is None else min(self.end, self.now)))
 
-    def _loader(self, market: str, widen: int) -> Loader:
+    def _loader(self, market: str, end: int | None, widen: int) -> Loader:
         return Loader(
             market=market,
             base=self.base,
-            need=_need(self.query, market, self.end, self.now, widen),
+            need=_need(self.query, market, end, self.now, widen),
             calendar=_calendar(market),
             deadline=self.deadline,
             bare=not self._reads,
         )
 
     def _load(self, market: str, symbols: Sequence[str]) -> None:
+        # What cannot be answered is refused before a terminal is asked.
+        periods.bar_ends(market, self.query.period)
         wanted = [symbol for symbol in symbols if symbol not in self.missing]
-        for widen in WIDER:
-            loader = self._loader(market, widen)
-            for start in range(0, len(wanted), BATCH):
-                self._note(loader, loader.load(wanted[start : start + BATCH]))
-            if loader.error is not None:
-                self.error = loader.error
-                return
-            reached = loader.need.first
-            if self.query.start is not None or reached is None or reached <= _calendar(market).first:
-                return
-            wanted = [symbol for symbol in wanted if self.lengths.get(symbol, 0) < self._count()]
-            if not wanted:
-                return
+        loader = self._load_days(market, wanted, self.end, 1)
+        if self.query.start is not None or not (short := self._short(wanted)):
+            return
+        listed = listings_of(short)
+        last = loader.need.last or date.min
+        gone = {symbol: day for symbol in short if (day := listed.get(symbol, (None, None))[1]) is not None and day < last}
+        self._widen(market, [symbol for symbol in short if symbol not in gone], self.end, loader, listed)
+        for day in sorted(set(gone.values())):
+            several = [symbol for symbol in gone if gone[symbol] == day]
+            end = midnight(day) + DAY
+            self._widen(market, several, end, self._load_days(market, several, end, 1), listed)
 
-    def _note(self, loader: Loader, loaded: Mapping[str, Loaded]) -> None:
+    def _widen(
+        self, market: str, symbols: Sequence[str], end: int | None, loader: Loader, listed: Mapping[str, tuple[date | None, Any]]
+    ) -> None:
+        """Look further back than ``loader`` for those that have fewer bars than ``count``, as far as there may be any."""
+        widen = WIDER
+        while loader.error is None and (widen <= WIDEST or self.base is Period.D1):
+            reached = loader.need.first
+            if reached is None or reached <= _calendar(market).first:
+                return
+            symbols = [symbol for symbol in self._short(symbols) if (listed.get(symbol, (None,))[0] or date.min) < reached]
+            if not symbols:
+                return
+            loader = self._load_days(market, symbols, end, widen)
+            widen *= WIDER
+
+    def _load_days(self, market: str, symbols: Sequence[str], end: int | None, widen: int) -> Loader:
+        loader = self._loader(market, end, widen)
+        for start in range(0, len(symbols), BATCH):
+            self._note(market, loader, loader.load(symbols[start : start + BATCH]))
+        self.error = loader.error or self.error
+        return loader
+
+    def _short(self, symbols: Sequence[str]) -> list[str]:
+        """Those with fewer bars than ``count``."""
+        return [symbol for symbol in symbols if self.lengths.get(symbol, 0) < self._count()]
+
+    def _note(self, market: str, loader: Loader, loaded: Mapping[str, Loaded]) -> None:
         """Keep what the answer needs of what was loaded."""
+        reach = self._reach(market, loader.need)
         for symbol, item in loaded.items():
             self.loaders[symbol] = loader
             self.open_days[symbol] = item.open_day
@@ -321,22 +376,34 @@ class _Answer:
             if item.blocks or len(item.open_day) or not item.reason:
                 self.tier_of[symbol] = max(self.tier_of.get(symbol, Tier.L1), item.tier, key=list(Tier).index)
             needed = loader.keys(symbol)
-            self.complete &= len(item.blocks) == len(needed) and not any(
-                block.missing(days) for block, days in zip(item.blocks, needed.values(), strict=False)
-            )
+            if len(item.blocks) == len(needed) and not any(map(Block.missing, item.blocks, needed.values())):
+                self.incomplete.discard(symbol)
+            else:
+                self.incomplete.add(symbol)
             self.versions[symbol] = (
                 [(block.fetched_at, len(block.days)) for block in item.blocks],
-                item.open_day.time[-1:].tolist(),
-                len(item.open_day),
+                _hash_of_bars(item.open_day),
+                reach,
             )
             if self._reads:
                 series = self._finish(symbol, [block.series for block in item.blocks])
                 self.lengths[symbol] = len(series)
                 if self.holds:
-                    self.held[symbol] = series
+                    self.held[symbol] = own(series)
             elif self.query.adjust in RATIOS and self._ex_dates_without_ratio(symbol):
                 # Whether the ratio can be had must be said before the first bar.
                 self._finish(symbol, self._stored(symbol))
+
+    def _reach(self, market: str, need: Need) -> Any:
+        """Up to which bars the answer goes: all that its end, most often now, has to do with what is in it."""
+        last = self.now if self.end is None else min(self.end, self.now)
+        ends = periods.bar_ends(market, self.query.period)
+        reach: list[Any] = [need.first, need.last]
+        for until in (last, min(last, self.now - SETTLING)) if self.base is Period.M1 else (last,):
+            day = day_of(until - 1)
+            if need.last is None or day <= need.last:
+                reach.append((day, bisect_right(ends, until - midnight(day))))
+        return reach
 
     def _finish(self, symbol: str, blocks: Sequence[Series]) -> Series:
         """The symbol's bars as they are answered."""
@@ -346,7 +413,7 @@ class _Answer:
         whole = merge(join(blocks), self.open_days[symbol])
         series = whole.between(midnight(wanted.first) + 1, midnight(wanted.last) + DAY)
         try:
-            series = self._adjusted(symbol, series, whole)
+            series = self._adjusted(symbol, series)
         except RatioUnknown:
             self.missing[symbol] = self.closes_missing.get(symbol, "ratio_unknown")
             return EMPTY
@@ -358,26 +425,11 @@ class _Answer:
         made = made.between(self.query.start, self.now if self.end is None else min(self.end, self.now))
         return made if self.query.count is None else made.last(self.query.count)
 
-    def _adjusted(self, symbol: str, series: Series, whole: Series) -> Series:
-        method = self.query.adjust
+    def _adjusted(self, symbol: str, series: Series) -> Series:
         told = self.dividends.told.get(symbol)
-        if method is Adjust.NONE or told is None:
+        if self.query.adjust is Adjust.NONE or told is None:
             return series
-        daily = whole
-        if self.base is Period.M1 and self._ex_dates_without_ratio(symbol):
-            closed = self._daily(symbol)
-            # The open day's ex-date has no bar of a day yet, but minutes.
-            daily = merge(closed, whole.between(int(closed.time[-1]) + 1 if len(closed) else None, None))
-        if len(self.factors) < FACTORS_SHOWN or symbol in self.factors:
-            self.factors[symbol] = factors(series, told.dividends, method, as_of=self.as_of, daily=daily)
-        return adjust(series, told.dividends, method, as_of=self.as_of, daily=daily)
-
-    def _daily(self, symbol: str) -> Series:
-        """The symbol's daily bars, as far as they are here."""
-        key = BlockKey(config.market, symbol, Period.D1, ALL)
-        found = tiers().get_many((key,)) if self.waits else tiers().get_memory((key,)) or {}
-        block = found[key].block if key in found else None
-        return EMPTY if block is None else block.series
+        return adjust(series, told.dividends, self.query.adjust, as_of=self.as_of, closes=self.closes.get(symbol, {}))
 
     def _read(self) -> Iterator[tuple[str, Series]]:
         for symbol in self.query.symbols:
@@ -398,15 +450,20 @@ class _Answer:
         for symbol, series in self.held.items():
             if not len(series):
                 self.missing.setdefault(symbol, "no_bars")
+        for symbol in sorted(self.incomplete):
+            self.missing.setdefault(symbol, "incomplete")
         tier_of = {symbol: self.tier_of[symbol] for symbol in self.query.symbols if symbol in self.tier_of}
         tier_counts = Counter(tier_of.values())
         for tier, count in tier_counts.items():
             metrics.REQUESTS.labels(tier).inc(count)
         forming_from = self._forming_from()
         adjustment = self._adjustment()
-        version = hashlib.blake2b(self.query.canonical(), digest_size=16)
+        # Two ends that the same bars lie before make the same answer.
+        version = hashlib.blake2b(msgspec.structs.replace(self.query, end=None).canonical(), digest_size=16)
         told = [(symbol, _hash_of(item)) for symbol, item in self.dividends.told.items()]
-        for part in (self.versions, self.missing, self.stale, told, self.as_of if adjustment else None, forming_from):
+        closes = [(symbol, self.closes.get(symbol)) for symbol in self.query.symbols if self.closes]
+        missing = sorted(self.missing.items())
+        for part in (self.versions, missing, self.stale, told, closes, self.as_of if adjustment else None, forming_from):
             version.update(repr(part).encode())
         return Prepared(
             query=self.query,
@@ -428,10 +485,15 @@ class _Answer:
         if self.query.period not in (Period.W1, Period.MON1):
             return None
         begins: list[int] = []
-        for market in _by_market(list(self.loaders)):
-            first, last = span_of(self.query.period, min(day_of(self.now), _calendar(market).last), _calendar(market))
-            wanted = self.loaders[next(s for s in self.loaders if periods.hours_of(s) == market)].need.last
-            if wanted is not None and wanted >= first and not is_closed(market, last, self.now):
+        for market, symbols in _by_market(list(self.loaders)).items():
+            calendar = _calendar(market)
+            first, last = span_of(self.query.period, min(day_of(self.now), calendar.last), calendar)
+            # Nobody knows whether a week that the calendar ends in has come to its end.
+            known = periods.natural_span(self.query.period, first)[1] <= calendar.last
+            if known and is_closed(market, last, self.now):
+                continue
+            needs = {self.loaders[symbol].need.last for symbol in symbols}
+            if any(day is not None and day >= first for day in needs):
                 begins.append(midnight(first))
         return min(begins, default=None)
 
@@ -439,22 +501,26 @@ class _Answer:
         if self.query.adjust is Adjust.NONE:
             return None
         told = self.dividends.told
+        shown = [symbol for symbol in self.query.symbols if symbol in told][:FACTORS_SHOWN]
         return Adjustment(
             method=self.query.adjust,
             algorithm=ALGORITHMS[self.query.adjust],
             as_of=self.as_of if self.query.adjust in POINT_IN_TIME else None,
             refreshed_at=min((item.at for item in told.values()), default=None),
             stale=tuple(sorted(self.dividends.stale)),
-            factors=self.factors,
-            more=max(0, len(told) - FACTORS_SHOWN),
+            factors={
+                symbol: factors(told[symbol].dividends, self.query.adjust, as_of=self.as_of, closes=self.closes.get(symbol, {}))
+                for symbol in shown
+            },
+            more=len(told) - len(shown),
         )
 
     def _is_closed(self, forming_from: int | None) -> bool:
-        if self.missing.keys() - {s for s, reason in self.missing.items() if reason == "no_bars"} or not self.complete:
+        if self.missing.keys() - {s for s, reason in self.missing.items() if reason == "no_bars"} or self.incomplete:
             return False
         if self.end is None or forming_from is not None or any(loader.need.open_day for loader in self.loaders.values()):
             return False
-        if self.query.adjust is not Adjust.NONE and self.dividends.stale:
+        if self.closes_missing or (self.query.adjust is not Adjust.NONE and self.dividends.stale):
             return False
         if self.query.adjust in POINT_IN_TIME and (self.query.as_of is None or self.query.as_of >= day_of(self.now)):
             return False
@@ -464,3 +530,23 @@ class _Answer:
 def _hash_of(told: dividends.Told) -> str:
     """What was told, as far as answers depend on it."""
     return hashlib.blake2b(msgspec.msgpack.encode(told.dividends), digest_size=8).hexdigest()
+
+
+def _hash_of_bars(series: Series) -> str:
+    """Tells bars from others, whatever changed in them."""
+    if not len(series):
+        return ""
+    found = hashlib.blake2b(digest_size=8)
+    for name in COLUMNS:
+        found.update(getattr(series, name).tobytes())
+    return found.hexdigest()
+
+
+def _outside(error: OutsideCalendar) -> ArgusError:
+    if isinstance(error, NoCalendar):
+        return ArgusError(OUTSIDE_CALENDAR, f"{error}.", parameter="symbols")
+    detail = (
+        f"{error}. The trading dates that a terminal tells extend it; until then give an end, {error.last} at the latest: "
+        f"end={error.last}"
+    )
+    return ArgusError(OUTSIDE_CALENDAR, detail, parameter="end", first=error.first.isoformat(), last=error.last.isoformat())

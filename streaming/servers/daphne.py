@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
@@ -15,7 +16,7 @@ from twisted.internet import reactor
 
 from argus.config import config
 from argus.line import EXTENSION as LINE
-from argus.line import Line
+from argus.line import GRACE, PIECE, Line
 from streaming.frame import Frame
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 
@@ -25,6 +26,8 @@ UNREAD_CHECK = 0.05
 """Seconds between two looks whether they have been taken."""
 
 _create_application = Server.create_application
+_looks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""A connection's transport -> the call that will look whether its client reads."""
 
 
 class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
@@ -120,12 +123,33 @@ def _unsent(transport: Any) -> int:
     return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
 
 
+def _watch_unsent(transport: Any) -> None:
+    """End an HTTP connection where no ``PIECE`` of what an answer has left unsent is taken in time, as under uvicorn.
+
+    For the last ``PIECE`` there is Twisted's own time.
+    """
+    before = _looks.get(transport)
+    if before is not None and before.active():
+        before.cancel()
+    if (unsent := _unsent(transport)) > PIECE:
+        _looks[transport] = reactor.callLater(config.send_timeout + GRACE, _look, transport, unsent)  # type: ignore[arg-type]
+
+
+def _look(transport: Any, before: int) -> None:
+    if _unsent(transport) > before - PIECE:
+        transport.abortConnection()
+    else:
+        _watch_unsent(transport)
+
+
 def _with_wire(server: Server, protocol: Any, scope: dict[str, Any]) -> Any:
     if isinstance(protocol, ArgusDaphneProtocol):
         scope.setdefault("extensions", {})[EXTENSION] = protocol.wire
     else:
         transport = protocol.channel.transport
         scope["extensions"] = {LINE: Line(transport.abortConnection, lambda: _unsent(transport))}
+        # An answer that never ends because its client goes away leaves nothing to watch.
+        protocol.notifyFinish().addCallbacks(lambda _: _watch_unsent(transport), lambda _: None)
     return _create_application(server, protocol, scope)
 
 

@@ -27,7 +27,7 @@ from argus.config import config
 from argus.errors import MESSAGE_TOO_BIG, ArgusError
 from argus.http import PROBLEM
 from argus.line import EXTENSION as LINE
-from argus.line import Line
+from argus.line import GRACE, PIECE, Line
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 
 PING_INTERVAL = 20.0
@@ -35,6 +35,8 @@ PING_TIMEOUT = 20.0
 """Seconds. A peer that has vanished without a word is noticed after both."""
 LONGEST_ADDRESS = 65_535
 """Characters of a request's address; httptools counts them in 16 bits."""
+LONGEST_HEAD = 65_536
+"""Bytes of a request's headers, where they do not come in one packet."""
 STOP_TIMEOUT = 2
 """Seconds for requests that are still being answered when the server stops."""
 
@@ -179,11 +181,12 @@ class _HeadHeld:
     A body that is not there in this turn of the event loop does not hold the head up.
     """
 
-    __slots__ = ("_head", "_loop", "_transport", "is_closing")
+    __slots__ = ("_close", "_head", "_loop", "_transport", "is_closing")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> None:
         self._transport = transport
         self._loop = loop
+        self._close = close
         self._head: bytes | None = None
         self.is_closing = transport.is_closing
 
@@ -199,7 +202,7 @@ class _HeadHeld:
 
     def close(self) -> None:
         self._flush()
-        self._transport.close()
+        self._close()
 
     def _flush(self) -> None:
         if self._head:
@@ -208,22 +211,74 @@ class _HeadHeld:
 
 
 class ArgusHttpProtocol(HttpToolsProtocol):
-    """One HTTP connection, which the application may end at once: a close would wait for a client that does not read."""
+    """One HTTP connection, which the application may end at once: a close would wait for a client that does not read.
+
+    A request's head must come in time and within its bound. Whatever the application leaves unsent must be taken in time, too:
+    the transport says when there is much of it, and of what is less, the connection's close is the time to look.
+    """
 
     _line: Line
+    _in_head = False
+    _head = 0
+    """Bytes of the headers of a head that does not come in one packet."""
+    _head_timer: asyncio.TimerHandle | None = None
+    _unsent_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """What the application is offered of the connection."""
+        """What the application is offered of the connection; its first request must come in time."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._line = Line(self.transport.abort)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is nothing to wait for any more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the other protocol looks after the connection."""
+        self._stop_waiting()
+        super().handle_websocket_upgrade()
+
+    def data_received(self, data: bytes) -> None:
+        """Look after a head that does not come in one packet: ``on_header`` is told of a header when it has ended, if ever."""
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head_timer is None:
+            # The first packet of this head, which may have the end of a body in it.
+            self._head = 0
+            self._await_head()
+            return
+        self._head += len(data)
+        if self._head > LONGEST_HEAD:
+            detail = f"The headers of a request have no more than {LONGEST_HEAD} bytes."
+            self._turn_away(ArgusError(MESSAGE_TOO_BIG, detail, limit=LONGEST_HEAD))
+
+    def pause_writing(self) -> None:
+        """There is much unsent."""
+        super().pause_writing()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        """Most of it has been taken."""
+        super().resume_writing()
+        self._watch_unsent()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The client asks for nothing more."""
+        if not self.transport.is_closing():
+            self._close()
 
     def on_message_begin(self) -> None:
         """A request begins, and with it its scope."""
         super().on_message_begin()
+        self._in_head = True
         cast("dict[str, Any]", self.scope)["extensions"] = {LINE: self._line}
 
     def on_url(self, url: bytes) -> None:
         """A piece of the address; no more of it is kept than tells that it is too long."""
+        self._head -= len(url)
         if len(self.url) <= LONGEST_ADDRESS:
             super().on_url(url)
 
@@ -234,16 +289,61 @@ class ArgusHttpProtocol(HttpToolsProtocol):
             return
         detail = f"An address has no more than {LONGEST_ADDRESS} characters. A POST to the same one takes parameters in its body."
         error = ArgusError(MESSAGE_TOO_BIG, detail, limit=LONGEST_ADDRESS, parameter=_longest_parameter(self.url))
-        body = msgspec.json.encode(error.document(requestid.new()))
-        head = f"HTTP/1.1 {error.problem.status} Content Too Large\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        self._turn_away(error)
 
     def on_headers_complete(self) -> None:
         """The answer can begin."""
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
-            self.cycle.transport = cast(asyncio.Transport, _HeadHeld(self.transport, self.loop))
+            self.cycle.transport = cast(asyncio.Transport, _HeadHeld(self.transport, self.loop, self._close))
+
+    def _turn_away(self, error: ArgusError) -> None:
+        body = msgspec.json.encode(error.document(requestid.new()))
+        head = f"HTTP/1.1 {error.problem.status} Content Too Large\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self._close()
+
+    def _close(self) -> None:
+        """Close the connection once all has been sent, but do not wait for that for ever."""
+        self.transport.close()
+        self._watch_unsent()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(config.auth_timeout, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Behind a request that is still being answered, it may be us who do not read.
+            self._await_head()
+        else:
+            self._close()
+
+    def _watch_unsent(self) -> None:
+        """End the connection where no ``PIECE`` of what is unsent, or not the rest, is taken in time.
+
+        Streamed answers keep that time themselves, and count who is cut off: this is later by ``GRACE``.
+        """
+        if self._unsent_timer is not None:
+            self._unsent_timer.cancel()
+            self._unsent_timer = None
+        if unsent := self.transport.get_write_buffer_size():
+            self._unsent_timer = self.loop.call_later(config.send_timeout + GRACE, self._look, unsent)
+
+    def _look(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() > max(0, before - PIECE):
+            self.transport.abort()
+        else:
+            self._watch_unsent()
+
+    def _stop_waiting(self) -> None:
+        for timer in (self._head_timer, self._unsent_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._unsent_timer = None
 
 
 def _longest_parameter(address: bytes) -> str:

@@ -44,7 +44,8 @@ def filled() -> Iterator[LatestStore]:
     """This process's store: six symbols by message 1841, one of them again by 1842; one more is known and has no quote."""
     before = universe.current()
     store.clear()
-    universe.set_current(Universe(symbols=(*SYMBOLS, UNQUOTED), sectors={"沪深300": ("600000.SH", "000001.SZ")}))
+    sectors = {"沪深300": ("600000.SH", "000001.SZ")}
+    universe.set_current(Universe(symbols=(*SYMBOLS, UNQUOTED), sectors=sectors, names={"000001.SZ": "平安银行"}))
     take(store, batch(1841, *(quote(symbol, price) for symbol, price in PRICES.items())))
     take(store, batch(1842, quote("000001.SZ", 11.38)))
     yield store

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 from argus.access.principal import SCOPE_READ, Principal
 from argus.asgi import dispatch
+from argus.http import TEXT, answer
 from argus.requestid import Receive, RequestIds, Scope, Send
 from argus.streamed import Reply, beside, streamed
 
 CHUNK = b"x" * 200_000
 state = {"made": 0, "closed": 0}
 release = threading.Event()
+resume = threading.Event()
 
 
 def whole() -> Iterator[bytes]:
@@ -45,8 +47,28 @@ def released() -> Iterator[bytes]:
     yield b""
 
 
-BODIES = {"/whole": whole, "/broken": broken, "/endless": endless, "/state": told, "/release": released}
+def waiting() -> Iterator[bytes]:
+    yield CHUNK
+    resume.wait(60)
+    yield CHUNK
+
+
+def resumed() -> Iterator[bytes]:
+    resume.set()
+    yield b""
+
+
+BODIES = {
+    "/whole": whole,
+    "/broken": broken,
+    "/endless": endless,
+    "/state": told,
+    "/release": released,
+    "/waiting": waiting,
+    "/resume": resumed,
+}
 WORK = ("/slow", "/held")
+LARGE = 20_000_000
 
 
 async def respond(scope: Scope, principal: Principal, body: bytes) -> Reply:
@@ -64,6 +86,8 @@ _streamed = streamed(SCOPE_READ, ("GET", "POST"), respond, longest=LONGEST)
 async def _application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http" and scope["path"] in (*BODIES, *WORK):
         await _streamed(scope, receive, send)
+    elif scope["type"] == "http" and scope["path"] == "/large":
+        await answer(scope, send, 200, b"x" * LARGE, TEXT)
     else:
         await dispatch(scope, receive, send)
 

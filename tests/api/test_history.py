@@ -195,6 +195,28 @@ async def test_a_client_that_has_it_is_told_so(get: Get) -> None:
             assert (await get(f"{YEAR}&format={form}")).content == first.content
 
 
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [("count=3", True), ("start=2026-10-01", True), ("start=2026-10-01&limit=5", False), ("count=3&format=csv", True)],
+)
+async def test_time_alone_changes_the_tag_of_those_pages_that_a_time_is_fixed_in(
+    get: Get, monkeypatch: pytest.MonkeyPatch, asked: str, known: bool
+) -> None:
+    path = f"{PATH}?symbols=600000.SH&{asked}"
+    tag = (await get(path)).headers["etag"]
+    monkeypatch.setattr(history.market_time, "now", lambda: midnight(date(2026, 11, 20)) + 1_000)
+    assert (await get(path, **{"If-None-Match": tag})).status_code == (304 if known else 200)
+
+
+async def test_pages_of_other_ends_have_other_tags(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tags = f"{PATH}?symbols=600000.SH&start=2026-10-01&limit=12", set()
+    for second in range(2):
+        monkeypatch.setattr(history.market_time, "now", lambda second=second: midnight(date(2026, 11, 20)) + second * 1_000)
+        first = (await get(path)).json()
+        tags.add((await get(f"{path}&cursor={first['cursor']}")).headers["etag"])
+    assert len(tags) == 2
+
+
 async def test_the_tag_changes_with_the_bars_the_format_and_the_page(get: Get, _bars: dict[str, Any]) -> None:
     asked = [YEAR, f"{YEAR}&format=csv", f"{YEAR}&format=arrow", f"{YEAR}&limit=7", f"{YEAR}&fields=close"]
     tags = [(await get(path)).headers["etag"] for path in asked]
@@ -212,6 +234,7 @@ async def test_the_tag_changes_with_the_bars_the_format_and_the_page(get: Get, _
         ("symbols=600000.SH&start=2026-01-05", {}, False),
         ("symbols=600000.SH&count=5&end=2026-01-09", {}, False),
         ("symbols=sector:沪深300&start=2026-01-05&end=2026-01-09", {}, False),
+        ("symbols=平安银行&start=2026-01-05&end=2026-01-09", {}, False),
         ("symbols=600000.SH,xx&start=2026-01-05&end=2026-01-09", {}, False),
         ("symbols=600000.SH&start=2026-01-05&end=2026-01-09&adjust=front", {}, False),
         ("symbols=600000.SH&start=2026-01-05&end=2026-01-09&adjust=front&as_of=2026-01-09", {}, True),

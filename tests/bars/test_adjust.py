@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketdata import periods
-from marketdata.adjust import ALGORITHMS, PRICES, RatioUnknown, adjust, factors, ratio_of, reference_price
+from marketdata.adjust import ALGORITHMS, PRICES, RatioUnknown, adjust, factors, last_closes, ratio_of, reference_price
 from marketdata.aggregate import aggregate
-from marketdata.calendar import CHINA
+from marketdata.calendar import CHINA, day_of
 from marketdata.series import EMPTY, Series
 from marketdata.symbols import round_price
 from marketdata.types import Adjust, Dividend, Period
@@ -30,6 +30,27 @@ METHODS = [method for method in Adjust if method is not Adjust.NONE]
 
 def gives(day: date, **amounts: Any) -> Dividend:
     return Dividend(symbol=SYMBOL, ex_date=day.isoformat(), source="test", **amounts)
+
+
+def closes(held: Series, dividends: Iterable[Dividend]) -> dict[str, float]:
+    """The last closes before the ex-dates, of daily bars that lack no day from the first to the last."""
+    first, last = (day_of(int(time)).toordinal() for time in held.time[[0, -1]])
+    ex_dates = [date.fromisoformat(dividend.ex_date) for dividend in dividends]
+    return last_closes(held, range(first, last + 1), ex_dates, CHINA)
+
+
+def moved(
+    held: Series,
+    dividends: list[Dividend],
+    method: Adjust,
+    *,
+    as_of: date | None = None,
+    tick: float | None = None,
+    daily: Series | None = None,
+) -> Series:
+    """Adjusted, with the last closes of ``daily``, or of the bars themselves."""
+    of = held if daily is None else daily
+    return adjust(held, dividends, method, as_of=as_of, tick=tick, closes=closes(of, dividends) if len(of) else {})
 
 
 CASH = gives(DAYS[2], cash=0.15, bonus=0.3)
@@ -47,33 +68,33 @@ def test_the_reference_price_is_what_a_share_is_worth_without_what_it_gives() ->
 def test_each_method_does_what_its_formula_says() -> None:
     held = daily(DAYS, close=[13.0, 13.15, 10.0, 11.0, 6.0])
     both = [RIGHTS, CASH]  # in any order
-    front = adjust(held, both, Adjust.FRONT, as_of=None).close
+    front = moved(held, both, Adjust.FRONT).close
     once = (np.array([13.0, 13.15]) - 0.15) / 1.3
     expected = [*((once - 0.5 + 1.5) / 1.8), *((np.array([10.0, 11.0]) - 0.5 + 1.5) / 1.8), 6.0]
     assert front.tolist() == np.round(expected, 6).tolist()
-    back = adjust(held, both, Adjust.BACK, as_of=None).close
+    back = moved(held, both, Adjust.BACK).close
     late = (6.0 * 1.8 + 0.5 - 1.5) * 1.3 + 0.15
     assert back.tolist() == np.round([13.0, 13.15, 10 * 1.3 + 0.15, 11 * 1.3 + 0.15, late], 6).tolist()
     first, second = 13.15 / ((13.15 - 0.15) / 1.3), 11.0 / ((11.0 - 0.5 + 1.5) / 1.8)
-    front_ratio = adjust(held, both, Adjust.FRONT_RATIO, as_of=None).close
+    front_ratio = moved(held, both, Adjust.FRONT_RATIO).close
     assert front_ratio.tolist() == pytest.approx(
         [13 / first / second, 13.15 / first / second, 10 / second, 11 / second, 6.0], abs=5e-7
     )
-    back_ratio = adjust(held, both, Adjust.BACK_RATIO, as_of=None).close
+    back_ratio = moved(held, both, Adjust.BACK_RATIO).close
     assert back_ratio.tolist() == pytest.approx([13.0, 13.15, 10 * first, 11 * first, 6 * first * second], abs=5e-7)
 
 
 def test_the_reference_price_of_an_ex_date_is_on_that_days_footing() -> None:
     held = daily(DAYS[:3], close=[13.0, 13.15, 10.0], prev_close=[12.9, 13.0, 10.0])
     for method in METHODS:
-        adjusted = adjust(held, [CASH], method, as_of=None)
+        adjusted = moved(held, [CASH], method)
         assert adjusted.prev_close[2] == pytest.approx(adjusted.close[1], abs=1e-6), method
 
 
 def test_volume_and_money_are_not_adjusted() -> None:
     held = daily(DAYS, open_interest=3.0)
     for method in METHODS:
-        adjusted = adjust(held, [CASH, RIGHTS], method, as_of=None)
+        adjusted = moved(held, [CASH, RIGHTS], method)
         for name in ("time", "volume", "amount", "open_interest", "suspended"):
             assert getattr(adjusted, name) is getattr(held, name)
 
@@ -81,57 +102,84 @@ def test_volume_and_money_are_not_adjusted() -> None:
 def test_a_dividend_after_as_of_does_not_exist() -> None:
     held = daily(DAYS)
     for method in METHODS:
-        before = adjust(held, [CASH, RIGHTS], method, as_of=DAYS[3])
-        assert before.equals(adjust(held, [CASH], method, as_of=None))
-        assert adjust(held, [CASH, RIGHTS], method, as_of=DAYS[1]) is held
-        assert [row.ex_date for row in factors(held, [RIGHTS, CASH], method, as_of=DAYS[3]).rows] == [CASH.ex_date]
+        before = moved(held, [CASH, RIGHTS], method, as_of=DAYS[3])
+        assert before.equals(moved(held, [CASH], method))
+        assert moved(held, [CASH, RIGHTS], method, as_of=DAYS[1]) is held
+        assert [
+            row.ex_date for row in factors([RIGHTS, CASH], method, closes=closes(held, [RIGHTS, CASH]), as_of=DAYS[3]).rows
+        ] == [CASH.ex_date]
 
 
 def test_the_day_of_a_minute_is_that_on_which_it_ends() -> None:
     held = minutes(DAYS[2], periods.bar_ends("SH", Period.M1))
-    assert adjust(held, [CASH], Adjust.FRONT, as_of=None).close.tolist() == held.close.tolist()
+    assert moved(held, [CASH], Adjust.FRONT).close.tolist() == held.close.tolist()
     # Around the clock a day's last minute is stamped at midnight, and is of the day before.
     night = minutes(DAYS[1], periods.bar_ends("BINANCE", Period.M1)[-1:])
-    assert adjust(night, [CASH], Adjust.FRONT, as_of=None).close[0] < 10
+    assert moved(night, [CASH], Adjust.FRONT).close[0] < 10
 
 
 def test_the_sources_own_ratio_counts_where_it_gave_one() -> None:
     held = daily(DAYS)
     given_one = [gives(DAYS[2], cash=0.15, ratio=1.25)]
-    assert adjust(held, given_one, Adjust.BACK_RATIO, as_of=None).close.tolist() == [10, 10, 12.5, 12.5, 12.5]
-    assert adjust(held, given_one, Adjust.FRONT_RATIO, as_of=None).close.tolist() == [8, 8, 10, 10, 10]
+    assert moved(held, given_one, Adjust.BACK_RATIO).close.tolist() == [10, 10, 12.5, 12.5, 12.5]
+    assert moved(held, given_one, Adjust.FRONT_RATIO).close.tolist() == [8, 8, 10, 10, 10]
 
 
 def test_a_ratio_that_nobody_knows_is_an_error_only_where_a_price_needs_it() -> None:
     held = daily(DAYS)
     past, future = gives(date(2024, 5, 1), cash=0.1), gives(date(2024, 5, 20), cash=0.1)
     for dividend, method in ((past, Adjust.BACK_RATIO), (future, Adjust.FRONT_RATIO)):
-        for ask in (adjust, factors):
-            with pytest.raises(RatioUnknown, match=dividend.ex_date):
-                ask(held, [dividend], method, as_of=None)
-    assert adjust(held, [past], Adjust.FRONT_RATIO, as_of=None).equals(held)
-    assert adjust(held, [future], Adjust.BACK_RATIO, as_of=None).equals(held)
-    assert [(row.ratio, row.cumulative) for row in factors(held, [past], Adjust.FRONT, as_of=None).rows] == [(None, None)]
-    with pytest.raises(RatioUnknown):
-        adjust(held, [gives(DAYS[2], cash=10.0)], Adjust.BACK_RATIO, as_of=None)
+        with pytest.raises(RatioUnknown, match=dividend.ex_date):
+            moved(held, [dividend], method)
+        (row,) = factors([dividend], method, as_of=None, closes=closes(held, [dividend])).rows
+        assert (row.ratio, row.cumulative) == (None, None)
+    assert moved(held, [past], Adjust.FRONT_RATIO).equals(held)
+    assert moved(held, [future], Adjust.BACK_RATIO).equals(held)
+
+
+def test_a_reference_price_that_is_not_positive_has_no_ratio_and_only_ratio_methods_need_one() -> None:
+    held, all_of_it = daily(DAYS), [gives(DAYS[2], cash=10.0)]
+    for method in METHODS:
+        (row,) = factors(all_of_it, method, as_of=None, closes=closes(held, all_of_it)).rows
+        assert row.ratio is None
+    for method in (Adjust.FRONT_RATIO, Adjust.BACK_RATIO):
+        with pytest.raises(RatioUnknown):
+            moved(held, all_of_it, method)
+    assert moved(held, all_of_it, Adjust.FRONT).close.tolist() == [0, 0, 10, 10, 10]
+    assert moved(held, all_of_it, Adjust.BACK).close.tolist() == [10, 10, 20, 20, 20]
+
+
+def test_a_last_close_is_that_of_the_last_bar_only_if_all_days_up_to_the_ex_date_are_known() -> None:
+    monday, tuesday, wednesday, thursday, friday = (day.toordinal() for day in DAYS)
+    held = daily(DAYS[:2], close=[13.0, 13.15])
+    ex_dates = [DAYS[0], DAYS[2], DAYS[4]]
+    # Nobody has traded since: what is known to have no bar keeps the last close.
+    quiet = {monday, tuesday, wednesday, thursday}
+    assert last_closes(held, quiet, ex_dates, CHINA) == {"2024-05-08": 13.15, "2024-05-10": 13.15}
+    assert last_closes(held, quiet - {thursday}, ex_dates, CHINA) == {"2024-05-08": 13.15}
+    assert last_closes(held, quiet - {wednesday} | {friday}, ex_dates, CHINA) == {"2024-05-08": 13.15}
+    # A weekend needs no knowing, and the ex-date itself need not have come; beyond the calendar nothing is known.
+    assert last_closes(daily(DAYS[-1:]), {friday}, [date(2024, 5, 13)], CHINA) == {"2024-05-13": 10.0}
+    assert last_closes(held, range(10**6), [CHINA.last + timedelta(days=9)], CHINA) == {}
+    assert last_closes(EMPTY, quiet, ex_dates, CHINA) == {}
 
 
 def test_last_closes_may_come_from_other_bars_than_those_adjusted() -> None:
     whole = daily(DAYS, close=[13.0, 13.15, 10.0, 11.0, 6.0])
     part = whole.last(1)
-    alone = adjust(part, [CASH, RIGHTS], Adjust.BACK_RATIO, as_of=None, daily=whole)
-    assert alone.equals(adjust(whole, [CASH, RIGHTS], Adjust.BACK_RATIO, as_of=None).last(1))
+    alone = moved(part, [CASH, RIGHTS], Adjust.BACK_RATIO, daily=whole)
+    assert alone.equals(moved(whole, [CASH, RIGHTS], Adjust.BACK_RATIO).last(1))
 
 
 def test_prices_are_rounded_to_a_millionth_or_to_the_tick() -> None:
     held = daily(DAYS[:3])
-    assert adjust(held, [CASH], Adjust.FRONT, as_of=None).close.tolist() == [7.576923, 7.576923, 10.0]
-    assert adjust(held, [CASH], Adjust.FRONT, as_of=None, tick=0.01).close.tolist() == [7.58, 7.58, 10.0]
+    assert moved(held, [CASH], Adjust.FRONT).close.tolist() == [7.576923, 7.576923, 10.0]
+    assert moved(held, [CASH], Adjust.FRONT, tick=0.01).close.tolist() == [7.58, 7.58, 10.0]
 
 
 def test_the_factors_name_the_algorithm_and_all_that_was_used() -> None:
     held = daily(DAYS, close=[13.0, 13.15, 10.0, 11.0, 6.0])
-    told = factors(held, [RIGHTS, CASH], Adjust.BACK_RATIO, as_of=date(2024, 6, 1))
+    told = factors([RIGHTS, CASH], Adjust.BACK_RATIO, closes=closes(held, [RIGHTS, CASH]), as_of=date(2024, 6, 1))
     assert (told.method, told.as_of, told.algorithm) == (Adjust.BACK_RATIO, "2024-06-01", ALGORITHMS[Adjust.BACK_RATIO])
     first, second = told.rows
     assert (first.cash, first.bonus, second.gift, second.rights, second.rights_price) == (0.15, 0.3, 0.5, 0.3, 5.0)
@@ -143,9 +191,9 @@ def test_the_factors_name_the_algorithm_and_all_that_was_used() -> None:
 def test_nothing_to_adjust_is_given_back_as_it_is() -> None:
     held = daily(DAYS)
     for method in Adjust:
-        assert adjust(held, [], method, as_of=None) is held
-        assert adjust(EMPTY, [CASH], method, as_of=None) is EMPTY
-    assert adjust(held, [CASH], Adjust.NONE, as_of=None) is held
+        assert moved(held, [], method) is held
+        assert moved(EMPTY, [CASH], method) is EMPTY
+    assert moved(held, [CASH], Adjust.NONE) is held
 
 
 # --- properties
@@ -182,10 +230,10 @@ def test_a_bar_keeps_its_shape_and_its_price_does_not_depend_on_what_else_was_as
     history: tuple[Series, list[Dividend]], method: Adjust
 ) -> None:
     held, dividends = history
-    whole = adjust(held, dividends, method, as_of=None)
+    whole = moved(held, dividends, method)
     assert np.all((whole.low <= whole.open) & (whole.close <= whole.high) & (whole.low <= whole.close))
     middle = held.pick(slice(len(held) // 3, 2 * len(held) // 3 + 1))
-    part = adjust(middle, dividends, method, as_of=None, daily=held)
+    part = moved(middle, dividends, method, daily=held)
     assert part.equals(whole.between(int(middle.time[0]), int(middle.time[-1])))
 
 
@@ -193,14 +241,14 @@ def test_a_bar_keeps_its_shape_and_its_price_does_not_depend_on_what_else_was_as
 @given(histories())
 def test_front_and_back_undo_each_other(history: tuple[Series, list[Dividend]]) -> None:
     held, dividends = history
-    ratios = factors(held, dividends, Adjust.BACK_RATIO, as_of=None).rows
+    ratios = factors(dividends, Adjust.BACK_RATIO, closes=closes(held, dividends), as_of=None).rows
     whole = ratios[-1].cumulative if ratios else 1.0
     assert whole is not None
-    back = adjust(held, dividends, Adjust.BACK_RATIO, as_of=None)
-    front = adjust(held, dividends, Adjust.FRONT_RATIO, as_of=None)
+    back = moved(held, dividends, Adjust.BACK_RATIO)
+    front = moved(held, dividends, Adjust.FRONT_RATIO)
     assert np.allclose(back.close, front.close * whole, rtol=1e-5)
     # The additive forms differ by what all the dividends together do.
-    back, front = (adjust(held, dividends, method, as_of=None) for method in (Adjust.BACK, Adjust.FRONT))
+    back, front = (moved(held, dividends, method) for method in (Adjust.BACK, Adjust.FRONT))
     last = front.close
     for dividend in reversed(dividends):
         shares = 1 + dividend.bonus + dividend.gift + dividend.rights
@@ -213,7 +261,7 @@ def test_front_and_back_undo_each_other(history: tuple[Series, list[Dividend]]) 
 def test_a_return_across_an_ex_date_is_that_on_the_reference_price(history: tuple[Series, list[Dividend]]) -> None:
     held, dividends = history
     for method in (Adjust.FRONT_RATIO, Adjust.BACK_RATIO):
-        adjusted = adjust(held, dividends, method, as_of=None).close
+        adjusted = moved(held, dividends, method).close
         for dividend in dividends:
             day = [d for d in CHINA.between(date(2024, 1, 2), date(2024, 3, 29))].index(date.fromisoformat(dividend.ex_date))
             reference = reference_price(dividend, float(held.close[day - 1]))
@@ -270,7 +318,7 @@ def test_ratios_of_recorded_reference_prices_make_the_recorded_back_adjusted_pri
             )
             for at in steps
         ]
-        ours = adjust(held, dividends, Adjust.BACK_RATIO, as_of=None)
+        ours = moved(held, dividends, Adjust.BACK_RATIO)
         places = [known["days"].index(day) for day in days]
         base = known["factor"][places[0]]
         for name in ("open", "high", "low", "close"):
@@ -336,10 +384,10 @@ def test_a_front_adjustment_as_of_a_recorded_ex_date_gives_the_recorded_referenc
             held = daily(known["days"][at - 1 : at + 1], close=traded[at - 1 : at + 1])
             reference = traded[at - 1] * known["factor"][at - 1] / known["factor"][at]
             for method in (Adjust.FRONT, Adjust.FRONT_RATIO):
-                on_the_day = adjust(held, of[symbol], method, as_of=day)
+                on_the_day = moved(held, of[symbol], method, as_of=day)
                 assert on_the_day.close[0] == pytest.approx(reference, abs=0.0051), (symbol, dividend.ex_date)
                 assert on_the_day.close[1] == held.close[1]
-                assert adjust(held, of[symbol], method, as_of=day - timedelta(days=1)).equals(held)
+                assert moved(held, of[symbol], method, as_of=day - timedelta(days=1)).equals(held)
             events += 1
     assert events == 132
 
@@ -362,7 +410,7 @@ def test_with_its_recorded_dividends_a_share_never_moves_more_than_its_daily_lim
             held = daily(days, close=records["closePrice"] / 1000)
             first = date.fromordinal(max(date(2001, 1, 1).toordinal(), days[1].toordinal()))
             own = [dividend for dividend in dividends[symbol] if dividend.ex_date > days[0].isoformat()]
-            ours = adjust(held, own, Adjust.BACK_RATIO, as_of=None)
+            ours = moved(held, own, Adjust.BACK_RATIO)
             count += len(own)
             for at in range(1, len(days)):
                 if days[at] < first or CHINA.previous_day(days[at]) != days[at - 1]:
@@ -379,7 +427,7 @@ def test_adjusted_days_make_adjusted_weeks(data_dir: Path) -> None:
     """An ex-date within a week: adjusted first and aggregated then, the week's range is that of comparable prices."""
     symbol, days, held = next(item for item in qbot(data_dir) if item[0] == "600016.SH")
     dividend = Dividend(symbol=symbol, ex_date="2019-07-05", cash=0.345, source="x")
-    week = aggregate(adjust(held, [dividend], Adjust.FRONT, as_of=None), Period.W1, "SH")
+    week = aggregate(moved(held, [dividend], Adjust.FRONT), Period.W1, "SH")
     at = [day.isocalendar()[:2] for day in days].index((2019, 27))
     position = sorted({day.isocalendar()[:2] for day in days}).index((2019, 27))
     assert week.high[position] == np.round(max(held.high[at : at + 4].max() - 0.345, held.high[at + 4]), 6)

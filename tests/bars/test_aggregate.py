@@ -120,6 +120,33 @@ def test_minutes_without_a_trade_do_not_make_the_open_of_a_bar() -> None:
     assert (bar.open[0], bar.high[0], bar.low[0], bar.volume[0]) == (11.0, 11.0, 11.0, 7)
 
 
+def test_a_longer_bar_does_not_depend_on_what_came_before_it() -> None:
+    # The terminal filled 09:30 up with the last close; the first trade is at 10.5.
+    before = minutes(DAY - timedelta(days=1), ENDS[-1:])
+    day = minutes(DAY, ENDS[:3], close=[10.0, 10.5, 10.6], volume=[0, 100, 100])
+    for base in (day, join([before, day])):
+        bar = aggregate(base, Period.M5, "SH").last(1)
+        assert (bar.open[0], bar.low[0], bar.close[0], bar.volume[0]) == (10.5, 10.5, 10.6, 200)
+    # On the ex-date it is filled up with the reference price, which is not the last close.
+    bar = aggregate(join([before.replace(close=before.close + 1), day]), Period.M5, "SH").last(1)
+    assert (bar.open[0], bar.low[0]) == (10.5, 10.5)
+    days = [MONDAY + timedelta(days=offset) for offset in (-3, 0, 1)]
+    base = daily(days, close=[9.0, 9.0, 9.5], volume=[100, 0, 100])
+    assert aggregate(base, Period.W1, "SH").last(1).equals(aggregate(base.last(2), Period.W1, "SH"))
+
+
+@settings(deadline=None)
+@given(trading(), st.sampled_from(LONGER), st.integers(0, 4))
+def test_the_bars_of_a_day_are_the_same_with_the_days_before_and_without(base: Series, period: Period, offset: int) -> None:
+    # Each day begins with a row that was filled up with the last close.
+    filled = np.diff(base.time, prepend=0) > 12 * 60 * MINUTE
+    last = np.concatenate((base.open[:1], base.close[:-1]))
+    prices = {name: np.where(filled, last, getattr(base, name)) for name in ("open", "high", "low", "close")}
+    base = base.replace(**prices, volume=np.where(filled, 0, base.volume))
+    start = midnight(MONDAY + timedelta(days=offset))
+    assert aggregate(base, period, "SH").between(start, None).equals(aggregate(base.between(start, None), period, "SH"))
+
+
 def test_where_nothing_traded_the_last_price_stands() -> None:
     base = minutes(DAY, ENDS[1:6], volume=0, amount=0.0, prev_close=9.0)
     bar = aggregate(base, Period.M5, "SH")

@@ -1,4 +1,4 @@
-"""Where bars end: the grids of the markets, the bar that a trade is in, the days of weeks and months."""
+"""Where bars end: the grids of the markets, the days of weeks and months."""
 
 from __future__ import annotations
 
@@ -14,16 +14,10 @@ from marketdata.types import Period
 from tests.bars.material import at
 
 MARKETS = sorted(periods.HOURS)
-INTRADAY = sorted(periods.MINUTES, key=periods.MINUTES.__getitem__)
 
 
 def clock(ends: tuple[int, ...]) -> list[str]:
     return [f"{end // 3_600_000:02d}:{end // 60_000 % 60:02d}" for end in ends]
-
-
-def time_of_day(text: str) -> int:
-    hours, minutes, *seconds = text.split(":")
-    return (int(hours) * 3600 + int(minutes) * 60) * 1000 + (round(float(seconds[0]) * 1000) if seconds else 0)
 
 
 @pytest.mark.parametrize("market", ["SH", "SZ", "BJ", "IF"])
@@ -68,50 +62,10 @@ def test_where_only_the_close_is_known_there_are_bars_of_days_and_none_of_minute
         periods.bar_ends(market, Period.M5)
 
 
-@pytest.mark.parametrize(
-    ("time", "m1", "m5"),
-    [
-        ("09:14:59.999", None, None),
-        ("09:15", "09:30", "09:35"),
-        ("09:25", "09:30", "09:35"),
-        ("09:29:59.999", "09:30", "09:35"),
-        ("09:30", "09:31", "09:35"),
-        ("09:34:59.999", "09:35", "09:35"),
-        ("09:35", "09:36", "09:40"),
-        ("11:29:59.999", "11:30", "11:30"),
-        ("11:30", "11:30", "11:30"),
-        ("11:30:00.001", None, None),
-        ("12:59:59.999", None, None),
-        ("13:00", "13:01", "13:05"),
-        ("14:57", "14:58", "15:00"),
-        ("15:00", "15:00", "15:00"),
-        ("15:05", None, None),
-    ],
-)
-def test_a_trade_is_in_the_bar_that_has_begun_and_the_auctions_are_where_the_policy_says(
-    time: str, m1: str | None, m5: str | None
-) -> None:
-    for period, expected in ((Period.M1, m1), (Period.M5, m5)):
-        assert periods.end_of("SH", period, time_of_day(time)) == (time_of_day(expected) if expected else None)
-
-
-def test_what_is_traded_after_hours_is_in_the_bar_of_the_day_alone() -> None:
-    assert periods.end_of("SH", Period.D1, time_of_day("15:20")) == time_of_day("15:00")
+def test_what_is_traded_after_hours_is_waited_for_and_no_less_than_the_close_is() -> None:
     assert periods.closed_after("SH", date(2024, 5, 6)) == at("2024-05-06 15:00")
     assert periods.closed_after("SH", date(2024, 5, 6), True) == at("2024-05-06 15:30")
-
-
-@settings(deadline=None)
-@given(market=st.sampled_from(MARKETS), period=st.sampled_from(INTRADAY), since=st.integers(0, DAY))
-def test_a_trade_is_never_after_the_end_of_its_bar_nor_a_bar_before_it(market: str, period: Period, since: int) -> None:
-    end = periods.end_of(market, period, since)
-    ends = periods.bar_ends(market, period)
-    if end is None:
-        return
-    assert end in ends
-    assert since <= end
-    earlier = [other for other in ends if other < end]
-    assert not earlier or since >= earlier[-1]
+    assert periods.closed_after("BINANCE", date(2024, 5, 6), True) == at("2024-05-07 00:00")
 
 
 @settings(deadline=None)

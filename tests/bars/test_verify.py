@@ -28,8 +28,8 @@ ENDS = periods.bar_ends("SH", Period.M1)
 PRICES = 10 + np.arange(241) / 100
 
 
-def check(held: Series, period: Period, days: Any, symbol: str = SHARE, prev: float | None = None) -> Any:
-    return verify(held, symbol=symbol, period=period, days=days, calendar=CHINA, prev=prev)
+def check(held: Series, period: Period, days: Any, symbol: str = SHARE) -> Any:
+    return verify(held, symbol=symbol, period=period, days=days, calendar=CHINA)
 
 
 def assert_kept(held: Series, period: Period, days: Any, symbol: str = SHARE, complete: Any = None) -> None:
@@ -67,9 +67,9 @@ def test_minutes_that_repeat_the_last_close_all_day_are_padded() -> None:
     assert (len(kept), refused, known) == (241, {Reason.PADDED: 241}, {DAY})
 
 
-@pytest.mark.parametrize(("prev", "padded"), [(10.0, 1), (None, 1), (10.1, 0)])
-def test_whether_the_first_day_repeats_the_last_close_is_told_by_what_is_known_of_it(prev: float | None, padded: int) -> None:
-    _, refused, _ = check(daily([DAY], volume=0), Period.D1, [DAY], prev=prev)
+@pytest.mark.parametrize(("prev_close", "padded"), [(10.0, 1), (np.nan, 1), (10.1, 0)])
+def test_whether_the_first_day_repeats_the_last_close_is_told_by_what_is_known_of_it(prev_close: float, padded: int) -> None:
+    _, refused, _ = check(daily([DAY], volume=0, prev_close=prev_close), Period.D1, [DAY])
     assert refused.total() == padded
 
 
@@ -183,6 +183,14 @@ def test_a_day_of_minutes_is_complete_when_they_reach_the_close() -> None:
     assert_kept(held, Period.M1, [DAY, NEXT], complete=[DAY])
 
 
+def test_a_day_of_minutes_that_lacks_its_morning_is_not_complete_but_for_what_is_traded_rarely() -> None:
+    afternoon = minutes(DAY, (ENDS[0], *ENDS[121:]))
+    assert_kept(afternoon, Period.M1, [DAY], complete=[])
+    assert_kept(afternoon, Period.M1, [DAY], "000300.SH", complete=[])
+    assert_kept(afternoon, Period.M1, [DAY], "019547.SH")
+    assert_kept(minutes(DAY, (ENDS[120], ENDS[-1])), Period.M1, [DAY])
+
+
 def test_a_day_with_a_hole_is_not_complete() -> None:
     close = PRICES.copy()
     close[100] = 0.0
@@ -200,10 +208,7 @@ def test_a_gap_in_daily_bars_is_known_where_the_last_close_says_that_nothing_was
     assert_kept(gap, Period.D1, WEEK)
     hole = held.pick([0, 1, 4])  # the 10th began from another price than the close of the 7th
     assert_kept(hole, Period.D1, WEEK, complete=[WEEK[0], WEEK[1], WEEK[4]])
-    late = held.pick([1])
-    assert check(late, Period.D1, WEEK[:2], prev=10.0)[2] == set(WEEK[:2])
-    assert check(late, Period.D1, WEEK[:2], prev=9.0)[2] == {WEEK[1]}
-    assert check(late, Period.D1, WEEK[:3], prev=10.0)[2] == set(WEEK[:2])
+    assert_kept(held.pick([1]), Period.D1, WEEK[:3], complete=[WEEK[1]])  # what was before the first bar nobody knows
 
 
 def test_days_outside_the_calendar_and_hours_that_are_not_known_are_no_answer() -> None:
@@ -290,13 +295,13 @@ def test_days_of_suspension_that_a_file_fills_up_are_refused_and_no_other(data_d
 
 
 def test_of_recorded_minutes_none_is_refused_but_those_at_times_at_which_no_bar_ends(data_dir: Path) -> None:
-    """The index file stamps the last minute of the morning and the first of the afternoon as one, at 13:00, on 100 days. The
-    shares' have 43 sessions of 240 minutes, those without a trade among them."""
+    """The index file stamps the last minute of the morning and the first of the afternoon as one, at 13:00, on 100 days, and
+    lacks the morning of one. The shares' have 43 sessions of 240 minutes, those without a trade among them."""
     held = index_minutes(data_dir)
     days = sorted({day_of(int(time)) for time in held.time})
     _, refused, known = check(held, Period.M1, days, "000001.SH")
     assert refused == {Reason.SESSION: 100}
-    assert known == set(days)
+    assert set(days) - known == {date(2017, 3, 3)}
     for exchange in ("sh", "sz"):
         for symbol, records in hdf(data_dir / f"ashare_minute/{exchange}_time.h5.gz").items():
             text = records["datetime"].astype(str)

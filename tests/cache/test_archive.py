@@ -267,6 +267,31 @@ def test_a_half_written_file_is_never_seen_and_swept_when_its_writer_is_dead(arc
     assert len(archive.files("test")) == 1
 
 
+def test_what_another_has_swept_or_nobody_may_delete_is_passed_over(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_year(archive)
+    folder = Path(archive.files("test")[0]).parent
+    gone, kept, old = (folder / f".2025.parquet.{number}.tmp" for number in range(3))
+    for path in (gone, kept, old):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - STRAY - 60,) * 2)
+    delete = archive._fs.rm_file
+
+    def rm_file(path: str) -> None:
+        if path.endswith(gone.name):
+            gone.unlink()
+        if path.endswith(kept.name):
+            raise PermissionError(13, "no", path)
+        delete(path)
+
+    monkeypatch.setattr(archive._fs, "rm_file", rm_file)
+    assert archive.sweep() == 1
+    assert archive.counts.read().errors == 1
+    monkeypatch.setattr(archive._fs, "rm_file", lambda path: rm_file(str(kept)))
+    assert archive.remove("test", None, (Period.M1,)) == 0
+
+
 def test_many_small_row_groups_are_read_and_made_one_per_month(archive: Archive) -> None:
     put_year(archive)
     [path] = archive.files("test")

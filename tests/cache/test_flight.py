@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from marketdata.cache.flight import DeadlineExceeded, Flight
+from marketdata.cache.flight import TRY_EVERY, DeadlineExceeded, Flight
 from marketdata.cache.shared import Shared
 
 
@@ -137,6 +137,25 @@ def test_across_processes_one_works_and_the_other_finds_what_came_of_it(redis_ur
         time.sleep(0.1)
         go.set()
         assert leader.result() == follower.result() == 5
+
+
+def test_who_waits_for_another_process_looks_once_when_that_has_ended(redis_url: str) -> None:
+    release = Shared(redis_url).lock("key", 10)
+    assert release is not None
+    looks: list[bool] = []
+    ended = threading.Event()
+
+    def look() -> int:
+        looks.append(ended.is_set())
+        return 5
+
+    with ThreadPoolExecutor(1) as pool:
+        follower = pool.submit(Flight(Shared(redis_url)).run, "key", lambda: 6, seconds=10, look=look)
+        time.sleep(5 * TRY_EVERY)
+        ended.set()
+        release()
+        assert follower.result() == 5
+    assert looks == [True]
 
 
 def test_the_work_of_a_process_that_died_is_done_by_another(redis_url: str) -> None:

@@ -37,6 +37,16 @@ def test_what_was_put_comes_back_in_one_round_trip(shared: Shared, redis_url: st
     assert (shared.counts.read().hits, shared.counts.read().misses, shared.counts.read().writes) == (5, 1, 5)
 
 
+def test_what_is_there_is_kept_and_a_refusal_too_where_only_the_absent_is_put(shared: Shared) -> None:
+    shared.put_many({month_key(): month()}, minute)
+    shared.put_nothing({month_key(): ("738000", 60.0)})
+    shared.put_many({month_key(): month(days=5), day_key(): daily()}, minute, where="absent")
+    found, reasons = shared.get_many([month_key(), day_key()], {})
+    assert same(found[month_key()], month())
+    assert same(found[day_key()], daily())
+    assert reasons == {month_key(): "738000"}
+
+
 def test_a_hundred_bars_of_the_open_day_cost_one_round_trip(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [day_key(f"60{number:04d}.SH") for number in range(100)]
     shared.get_forming(keys[:1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import redis
 from prometheus_client import generate_latest
 
 from marketdata.cache import tiers as tiers_module
+from marketdata.cache import ttl
 from marketdata.cache.archive import Archive
 from marketdata.cache.block import Block
 from marketdata.cache.memory import Memory
@@ -95,6 +97,98 @@ def test_what_still_waits_for_the_shared_tier_does_not_come_back_after_a_clear(
         tiers.clear(tiers={Tier.L1, Tier.L2})
     assert tiers.shared.counts.read().writes > 1
     assert tiers.get(month_key()).tier is Tier.L3
+
+
+def days_of(block: Block) -> list[date]:
+    return [date.fromordinal(day) for day in sorted(block.days)]
+
+
+def test_days_that_memory_lacks_are_looked_for_below_and_joined(make: Callable[..., Tiers], redis_url: str) -> None:
+    days = {month_key(): days_of(month())}
+    for url, below in ((redis_url, Tier.L2), ("", Tier.L3)):
+        tiers, other = make(url), make(url)
+        tiers.clear()
+        tiers.put(month_key(), month(days=5))
+        assert tiers.get(month_key()).tier is Tier.L1
+        other.put(month_key(), month(seed=2))
+        assert tiers.get_many([month_key()], {month_key(): days_of(month(days=5))})[month_key()].tier is Tier.L1
+        found = tiers.get_many([month_key()], days)[month_key()]
+        assert (found.tier, found.lacking(days[month_key()])) == (below, [])
+        assert same(found.block, other.get(month_key()).block), "of two bars the one that was fetched later"
+        assert tiers.get_many([month_key()], days)[month_key()].tier is Tier.L1
+
+
+def test_what_the_shared_tier_has_in_part_the_files_have_as_a_whole(make: Callable[..., Tiers], redis_url: str) -> None:
+    make(redis_url).put(month_key(), month(days=5))
+    make().put(month_key(), month())
+    found = make(redis_url).get_many([month_key()], {month_key(): days_of(month())})[month_key()]
+    assert found.tier is Tier.L3
+    assert same(found.block, month())
+
+
+def test_the_way_down_is_one_round_trip_and_none_where_memory_has_all(
+    make: Callable[..., Tiers], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers, other = make(redis_url), make(redis_url)
+    keys = [month_key(f"00000{number}.SZ") for number in range(4)]
+    tiers.put_many(dict.fromkeys(keys[:2], month(days=5)))
+    other.put_many(dict.fromkeys(keys, month()))
+    monkeypatch.setattr(tiers, "_watch", lambda: None)
+    calls: list[object] = []
+    call = tiers.shared._call
+    monkeypatch.setattr(tiers.shared, "_call", lambda work: calls.append(work) or call(work))
+    reads: list[object] = []
+    monkeypatch.setattr(tiers.archive, "read_many", lambda keys, **_: reads.append(keys) or {})
+    days = dict.fromkeys(keys, days_of(month()))
+    assert {item.tier for item in tiers.get_many(keys, days).values()} == {Tier.L2}
+    assert (len(calls), reads) == (1, [])
+    assert {item.tier for item in tiers.get_many(keys, days).values()} == {Tier.L1}
+    assert (len(calls), reads) == (1, [])
+
+
+def test_days_of_which_the_source_has_no_more_are_not_looked_for_below(
+    make: Callable[..., Tiers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers = make()
+    tiers.put(month_key(), month(days=5))
+    *known, last = days_of(month(days=6))
+    tiers.put_nothing({month_key(): f"{last.toordinal()} 1"}, seconds=60)
+    monkeypatch.setattr(tiers.archive, "read_many", None)
+    found = tiers.get_many([month_key()], {month_key(): [*known, last]})[month_key()]
+    assert (found.tier, found.lacking([*known, last])) == (Tier.L1, [])
+
+
+def test_memory_alone_does_not_answer_for_days_that_it_lacks(make: Callable[..., Tiers]) -> None:
+    tiers = make()
+    tiers.put(month_key(), month(days=5))
+    *known, last = days_of(month(days=6))
+    assert tiers.get_memory([month_key()], {month_key(): [*known, last]}) is None
+    assert (tiers.stats().lookups, tiers.heat.uses(month_key())) == (0, 0)
+    assert tiers.get_memory([month_key()], {month_key(): known}) is not None
+    tiers.put_nothing({month_key(): str(last.toordinal())}, seconds=60)
+    assert tiers.get_memory([month_key()], {month_key(): [*known, last]}) is not None
+
+
+def test_who_looks_past_memory_sees_what_files_have_beyond_it(make: Callable[..., Tiers]) -> None:
+    tiers, days = make(), {month_key(): days_of(month())}
+    tiers.put(month_key(), month(days=5))
+    make().put(month_key(), month())
+    assert tiers.cover_many([month_key()])[month_key()].tier is Tier.L1
+    covered = tiers.cover_many([month_key()], days)[month_key()]
+    assert (covered.tier, covered.lacking(days[month_key()])) == (Tier.L3, [])
+    assert same(tiers.peek_many([month_key()], days)[month_key()], month())
+    assert same(tiers.get(month_key()).block, month(days=5)), "and moves nothing up"
+
+
+def test_the_same_refusal_is_believed_the_longer_the_more_often_it_comes(
+    make: Callable[..., Tiers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers, believed = make(), list[int]()
+    monkeypatch.setattr(ttl, "nothing", lambda market, now, *, times: believed.append(times) or 60.0)
+    for reason in ("738000", "738000", "738000", "738001", "738001"):
+        tiers.put(month_key(), month(days=5))
+        tiers.put_nothing({month_key(): reason})
+    assert believed == [1, 2, 3, 1, 2]
 
 
 def test_many_keys_are_answered_in_the_order_asked_each_with_its_tier(make: Callable[..., Tiers], redis_url: str) -> None:
@@ -191,6 +285,26 @@ def test_that_there_is_nothing_is_remembered_until_there_is_something(make: Call
     assert make(redis_url).get(day_key()).nothing == ""
 
 
+def test_a_refusal_is_forgotten_when_another_process_has_brought_the_days(
+    make: Callable[..., Tiers], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, *_, last = make(redis_url), make(redis_url), *days_of(month())
+    passed = [0.0]
+    monkeypatch.setattr(one._nothing, "_clock", lambda: passed[0])
+    days = {month_key(): [last]}
+    one.put(month_key(), month(days=5))
+    one.put_nothing({month_key(): str(last.toordinal())}, seconds=3600)
+    assert one.get_memory([month_key()], days) is not None
+    passed[0] += ttl.NOTHING
+    assert one.get_memory([month_key()], days) is None
+    assert one.get_many([month_key()], days)[month_key()].lacking([last]) == []
+    assert one.get_memory([month_key()], days) is not None, "the shared tier has said it again"
+    other.put(month_key(), month())
+    passed[0] += ttl.NOTHING
+    found = one.get_many([month_key()], days)[month_key()]
+    assert (found.tier, found.nothing, same(found.block, month())) == (Tier.L2, "", True)
+
+
 def test_a_negative_answer_beside_bars_is_told_too(make: Callable[..., Tiers]) -> None:
     tiers = make()
     tiers.put(month_key(), month(days=5))
@@ -263,6 +377,23 @@ def test_optimizing_checks_sweeps_and_warms(make: Callable[..., Tiers], tmp_path
     assert tiers.get(day_key("000001.SZ")).tier is Tier.L1
 
 
+def test_optimizing_goes_on_past_a_file_that_cannot_be_read(make: Callable[..., Tiers], monkeypatch: pytest.MonkeyPatch) -> None:
+    tiers = make()
+    for number in range(3):
+        tiers.put(day_key(f"00000{number}.SZ"), daily())
+    cat, bad = tiers.archive._fs.cat_file, tiers.archive.files("test")[1]
+
+    def cat_file(path: str) -> bytes:
+        if path == bad:
+            raise PermissionError(13, "no", path)
+        return bytes(cat(path))
+
+    monkeypatch.setattr(tiers.archive._fs, "cat_file", cat_file)
+    report = tiers.optimize(30)
+    assert (report.finished, report.checked, report.corrupt) == (True, 3, 0)
+    assert tiers.stats().tiers["l3"].events.errors == 1
+
+
 def test_optimizing_stops_when_its_time_is_up_and_the_next_one_goes_on(make: Callable[..., Tiers]) -> None:
     tiers = make()
     for number in range(40):
@@ -292,8 +423,9 @@ def test_stats_and_metrics_tell_the_same(make: Callable[..., Tiers]) -> None:
     key = day_key()._replace(market=tiers.market)
     tiers.get(key)
     tiers.put(key, daily())
-    for _ in range(3):
+    for _ in range(2):
         tiers.get(key)
+    tiers.get_many([key], {key: [date(2030, 1, 1)]})
     stats = tiers.stats()
     assert (stats.hit_rate, stats.lookups) == (0.75, 4)
     assert stats.hottest[0].symbol == "600000.SH"

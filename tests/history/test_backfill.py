@@ -9,10 +9,12 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from argus.errors import OUTSIDE_CALENDAR, ArgusError
+from argus.errors import OUTSIDE_CALENDAR, UNSUPPORTED, ArgusError
 from marketdata import universe
 from marketdata.cache.tiers import Tier, tiers
 from marketdata.history import backfill, fetch, loader
+from marketdata.history.fetch import FetchError
+from marketdata.history.plan import Chunk
 from marketdata.history.service import prepare
 from marketdata.models import Backfill
 from marketdata.sources.base import Bars, SourceUnavailable
@@ -161,6 +163,59 @@ def test_what_was_refused_is_written_down_and_not_stored(market: Market, symbols
     assert job.refused["zero"] > 4000
     assert job.problems[0]["symbol"] == symbol
     assert "incomplete" in job.detail
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The months whose chunks come too late."""
+    months: list[int] = []
+    in_time = fetch.bars
+
+    def bars(chunk: Chunk, *, deadline: float) -> fetch.Fetched:
+        if chunk.first.month in months:
+            raise FetchError("deadline", "no answer within 60 s")
+        return in_time(chunk, deadline=deadline)
+
+    monkeypatch.setattr(fetch, "bars", bars)
+    return months
+
+
+def test_a_job_of_which_nothing_came_in_time_has_failed(market: Market, symbols: list[str], late: list[int]) -> None:
+    late.extend((5, 6))
+    job = start(symbols[:2], first=date(2026, 5, 6))
+    assert (job.state, job.bars, backfill.progress(job)["percent"]) == ("failed", 0, 0.0)
+    assert job.detail.startswith("deadline")
+    assert {problem["reason"] for problem in job.problems} == {"deadline: no answer within 60 s"}
+    late.clear()
+    backfill.resume(job.pk)
+    job = backfill.find(job.pk)
+    assert (job.state, job.detail, job.problems) == ("done", "", [])
+
+
+def test_what_came_too_late_is_asked_for_again_at_the_end_and_told(market: Market, symbols: list[str], late: list[int]) -> None:
+    late.append(6)
+    job = start(symbols[:2], first=date(2026, 5, 6))
+    assert (job.state, job.detail) == ("done", "42 days of symbols stayed incomplete")
+    assert (job.chunks_done, job.chunks_total) == (1, 2)
+    assert [problem["first"] for problem in job.problems] == ["2026-06-01"]
+
+
+def test_minutes_of_unknown_hours_are_refused_and_days_are_not(market: Market, symbols: list[str]) -> None:
+    with pytest.raises(ArgusError) as refused:
+        start(["rb2610.SF", symbols[0]])
+    assert (refused.value.problem, refused.value.params["parameter"]) == (UNSUPPORTED, "symbols")
+    assert not Backfill.objects.exists()
+    assert start([symbols[0]], period=Period.D1).state == "done"
+    backfill._check_days("SF", Period.D1, date(2026, 6, 1), date(2026, 6, 30))
+
+
+def test_what_is_there_is_told_without_reading_its_bars(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(symbols[:2])
+    monkeypatch.setattr(tiers().archive, "read_many", None)
+    job = start(symbols[:2])
+    assert (job.state, job.chunks_total) == ("done", 0)
 
 
 def test_days_beyond_the_calendar_are_refused_under_the_name_of_their_parameter(market: Market, symbols: list[str]) -> None:

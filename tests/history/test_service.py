@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from marketdata.history import dividends, loader, service
 from marketdata.history.service import Prepared, prepare, prepare_now
 from marketdata.models import Dividends, Instrument
 from marketdata.series import Series
-from marketdata.sources.base import Bars
-from marketdata.types import Period
+from marketdata.sources.base import Bars, SourceTimeout
+from marketdata.types import Dividend, Period
 from tests.history.conftest import MINUTE, Market
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -301,6 +302,28 @@ def test_a_large_answer_that_cannot_be_finished_says_so(
     assert refused.value.problem is SOURCE_UNAVAILABLE
 
 
+def test_all_that_a_large_answer_fetches_again_has_one_deadline(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(service, "HELD_ROWS", 10)
+    query = market.query(*symbols, period="1d", start="2026-01-05", end="2026-06-30")
+    prepare(query, deadline_seconds=20, request_id="r")
+    for symbol in symbols:
+        (path,) = tmp_path.rglob(f"{symbol}.parquet")
+        damage(path)
+    new_process()
+    monkeypatch.setitem(config.__dict__, "fetch_timeout", 1.0)
+
+    def slowly(bars: Bars) -> Bars:
+        time.sleep(0.2)
+        return bars
+
+    market.terminal.change = slowly
+    with pytest.raises(ArgusError) as refused:
+        list(prepare(query, deadline_seconds=20, request_id="r").parts())
+    assert refused.value.problem is DEADLINE
+
+
 def damage(path: Path) -> None:
     """Change a byte of the first page: the file's end, which says what it covers, stays as it was."""
     data = bytearray(path.read_bytes())
@@ -403,3 +426,204 @@ def test_what_the_terminal_has_nothing_of_is_not_asked_for_again_at_once(market:
         assert answer.missing == dict.fromkeys(symbols[:2], "no_bars")
     assert len(market.terminal.asked) == 1
     assert prepare_now(market.query(*symbols[:2], period="1d", start="2026-06-08", end="2026-06-12")) is not None
+
+
+# --- adjustment
+
+
+def paid_once(market: Market, symbol: str) -> date:
+    """The first ex-date of a symbol whose terminal gives no ratios."""
+    market.terminal.without_ratios = True
+    return date.fromisoformat(market.terminal.fetch_dividends([symbol], timeout=5)[symbol][0].ex_date)
+
+
+def ratios_of(prepared: Prepared) -> list[float | None]:
+    assert prepared.adjustment is not None
+    return [row.ratio for factors in prepared.adjustment.factors.values() for row in factors.rows]
+
+
+@pytest.mark.parametrize("period", ["5m", "1d"])
+def test_a_close_of_months_ago_is_not_taken_for_the_last_one(market: Market, symbols: list[str], period: str) -> None:
+    symbol, ex_date = symbols[0], paid_once(market, symbols[0])
+    query: dict[str, Any] = {
+        "period": period,
+        "start": str(ex_date + timedelta(days=30)),
+        "end": str(ex_date + timedelta(days=40)),
+    }
+    # Here are days long before the ex-date, days after it, and none around it.
+    ask(market, symbol, period="1d", start=str(ex_date - timedelta(days=120)), end=str(ex_date - timedelta(days=110)))
+    ask(market, symbol, period="1d", start=query["start"], end=query["end"])
+    ask(market, symbol, **query)
+    dividends.known([symbol], market.now, deadline=time.monotonic() + 10)
+    market.terminal.down = True
+    refused = ask(market, symbol, adjust="back_ratio", **query)
+    assert (refused.missing, list(refused.parts()), refused.closed) == ({symbol: "source_unavailable"}, [], False)
+    assert prepare_now(market.query(symbol, adjust="back_ratio", **query)) is None
+    market.terminal.down = False
+    computed = ask(market, symbol, adjust="back_ratio", **query)
+    market.terminal.without_ratios = False
+    dividends.memory.clear()
+    Dividends.objects.all().delete()
+    told = ask(market, symbol, adjust="back_ratio", **query)
+    assert ratios_of(computed)[0] == pytest.approx(ratios_of(told)[0])
+    np.testing.assert_allclose(only(computed).close, only(told).close, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["front", "back"])
+def test_a_method_without_ratios_shows_those_of_the_source_and_computes_none(
+    market: Market, symbols: list[str], method: str
+) -> None:
+    symbol, ex_date = symbols[0], paid_once(market, symbols[0])
+    for around in (ex_date - timedelta(days=120), ex_date + timedelta(days=30)):
+        query = {"period": "1d", "start": str(around), "end": str(around + timedelta(days=10)), "adjust": method}
+        assert set(ratios_of(ask(market, symbol, **query))) == {None}
+    market.terminal.without_ratios = False
+    dividends.memory.clear()
+    Dividends.objects.all().delete()
+    assert all(ratios_of(ask(market, symbol, **query)))
+
+
+def test_on_the_ex_date_itself_the_last_close_is_that_of_the_day_before(market: Market, symbols: list[str]) -> None:
+    symbol, ex_date = symbols[0], paid_once(market, symbols[0])
+    market.at(str(ex_date), 11)
+    front = ask(market, symbol, period="1d", count="5", adjust="front_ratio")
+    plain = ask(market, symbol, period="1d", count="5")
+    assert front.missing == {}
+    (ratio,) = ratios_of(front)
+    assert ratio is not None
+    assert ratio > 1
+    np.testing.assert_allclose(only(front).close, only(plain).close / ratio, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["front", "back"])
+def test_a_reference_price_that_is_not_positive_does_not_matter_to_a_method_without_ratios(
+    market: Market, symbols: list[str], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_of_it = Dividend(symbol=symbols[0], ex_date="2026-06-10", cash=1000.0, source="test")
+    monkeypatch.setattr(market.terminal, "fetch_dividends", lambda *_, **__: {symbols[0]: (all_of_it,)})
+    answer = ask(market, symbols[0], period="1d", start="2026-06-01", end="2026-06-30", adjust=method)
+    assert (answer.missing, ratios_of(answer)) == ({}, [None])
+    assert len(only(answer))
+
+
+def test_a_ratio_in_a_market_of_which_nothing_is_known_is_missing_as_its_bars_are(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = "00700.HK"
+    paid = Dividend(symbol=unknown, ex_date="2026-06-10", cash=1.0, source="test")
+    monkeypatch.setattr(market.terminal, "fetch_dividends", lambda *_, **__: {unknown: (paid,)})
+    query = {"period": "5m", "start": "2026-06-22", "end": "2026-06-26", "adjust": "back_ratio"}
+    assert ask(market, symbols[0], unknown, **query).missing == {unknown: "unsupported"}
+
+
+def test_the_factors_of_a_large_answer_stand_in_it_and_the_others_are_counted(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = {"period": "1d", "start": "2025-02-05", "end": "2026-06-29", "adjust": "back_ratio"}
+    held = ask(market, *symbols, **query).adjustment
+    monkeypatch.setattr(service, "HELD_ROWS", 10)
+    streamed = ask(market, *symbols, **query).adjustment
+    assert held is not None
+    assert streamed is not None
+    assert list(held.factors) == symbols
+    assert (streamed.factors, streamed.more) == (held.factors, 0)
+    monkeypatch.setattr(service, "FACTORS_SHOWN", 3)
+    some = ask(market, *symbols, **query).adjustment
+    assert some is not None
+    assert (list(some.factors), some.more) == (symbols[:3], len(symbols) - 3)
+
+
+class Hangs:
+    """A terminal that takes all of the time that it is given, and then has no dividends."""
+
+    def __init__(self) -> None:
+        self.given: list[float] = []
+        self.asked = threading.Event()
+
+    def __call__(self, symbols: Sequence[str], *, timeout: float) -> Any:
+        self.given.append(timeout)
+        self.asked.set()
+        time.sleep(timeout)
+        raise SourceTimeout("the test lets it hang")
+
+
+def test_a_source_that_hangs_leaves_the_time_to_the_bars_where_there_are_older_dividends(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.at("2026-06-29")
+    ask(market, *symbols[:2], period="1d", start="2026-06-01", end="2026-06-10", adjust="back")
+    market.at("2026-06-30")
+    dividends.memory.clear()
+    hangs, answers_again = Hangs(), market.terminal.fetch_dividends
+    monkeypatch.setattr(market.terminal, "fetch_dividends", hangs)
+    query = {"period": "1d", "start": "2026-06-01", "end": "2026-06-26", "adjust": "back"}
+    first = ask(market, symbols[0], seconds=3, **query)
+    assert first.adjustment is not None
+    assert (first.missing, first.adjustment.stale, first.tier_of) == ({}, (symbols[0],), {symbols[0]: Tier.TERMINAL})
+    assert max(hangs.given) < 1
+    # Just after that it is not asked again, by nobody for whom older rows will do.
+    answers: list[Prepared] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(market, *symbols[:2], seconds=3, **query))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [answer.adjustment.stale for answer in answers if answer.adjustment] == [tuple(symbols[:2])] * 3
+    assert len(hangs.given) == 1
+    monkeypatch.setattr(market.terminal, "fetch_dividends", answers_again)
+    monkeypatch.setattr(dividends, "FAILED", 0.0)
+    later = ask(market, *symbols[:2], **query).adjustment
+    assert later is not None
+    assert later.stale == ()
+
+
+def test_many_who_wait_for_dividends_ask_a_source_that_hangs_once(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.at("2026-06-29")
+    query = {"period": "1d", "start": "2026-06-01", "end": "2026-06-26", "adjust": "back"}
+    ask(market, symbols[0], **query)
+    market.at("2026-06-30")
+    dividends.memory.clear()
+    hangs = Hangs()
+    monkeypatch.setattr(market.terminal, "fetch_dividends", hangs)
+    found: list[dividends.Known] = []
+
+    def learn(seconds: float) -> None:
+        found.append(dividends.known(symbols[:1], market.now, deadline=time.monotonic() + seconds))
+
+    threads = [threading.Thread(target=learn, args=(seconds,)) for seconds in (2, 30, 30)]
+    threads[0].start()
+    assert hangs.asked.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [known.stale for known in found] == [frozenset(symbols[:1])] * 3
+    assert len(hangs.given) == 1
+
+
+def test_dividends_that_were_never_told_are_asked_for_even_after_a_failure(market: Market, symbols: list[str]) -> None:
+    query = {"period": "1d", "start": "2026-06-01", "end": "2026-06-26", "adjust": "back"}
+    market.terminal.down = True
+    with pytest.raises(ArgusError):
+        ask(market, symbols[0], **query)
+    market.terminal.down = False
+    assert ask(market, symbols[0], **query).missing == {}
+
+
+def test_the_first_bar_of_a_range_is_that_of_a_longer_range(market: Market, symbols: list[str]) -> None:
+    """The terminal fills 09:30 up with a price and no volume."""
+    symbol = symbols[0]
+
+    def padded(bars: Bars) -> Bars:
+        series = bars.series[symbol]
+        opening = (series.time + 8 * 60 * MINUTE) % 86_400_000 == 570 * MINUTE
+        columns = {name: np.where(opening, 7.77, getattr(series, name)) for name in ("open", "high", "low", "close")}
+        return Bars({symbol: series.replace(**columns, volume=np.where(opening, 0, series.volume))})
+
+    market.terminal.change = padded
+    both = only(ask(market, symbol, period="5m", start="2026-06-08", end="2026-06-09"))
+    alone = only(ask(market, symbol, period="5m", start="2026-06-09", end="2026-06-09"))
+    assert alone.equals(both.last(len(alone)))
+    assert alone.open[0] != 7.77
