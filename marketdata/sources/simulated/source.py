@@ -228,6 +228,7 @@ class SimulatedSource:
                 kind=kind(listing.symbol),
                 price_tick=0.01,
                 lot=listing.board.smallest,
+                listed=HISTORY.isoformat(),
                 source=NAME,
             )
             for listing in chosen
