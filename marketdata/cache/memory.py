@@ -153,6 +153,6 @@ def size_of(block: Block) -> int:
 def own(series: Series) -> Series:
     """Bars that hold no more memory than their own: a view would keep all of what it was cut from."""
     columns: list[np.ndarray[Any, Any]] = [getattr(series, name) for name in COLUMNS]
-    if not any(isinstance(column.base, np.ndarray) for column in columns):
+    if not any(isinstance(column.base, np.ndarray) and column.base.size > column.size for column in columns):
         return series
     return Series(*(np.array(column) for column in columns))
