@@ -388,6 +388,7 @@ def _was_listed(day: date, listing: tuple[date | None, date | None] | None) -> b
 
 
 def listings_of(symbols: Collection[str]) -> dict[str, tuple[date | None, date | None]]:
+    """The first and the last day of each, as far as the reference data knows the symbol and them."""
     rows = models.Instrument.objects.filter(symbol__in=symbols).values_list("symbol", "listed", "delisted")
     return {symbol: (listed, delisted) for symbol, listed, delisted in rows}
 

@@ -28,7 +28,7 @@ from marketdata.cache.tiers import Tier, tiers
 from marketdata.calendar import DAY, OutsideCalendar, TradingCalendar, day_of, midnight
 from marketdata.history import dividends, metrics
 from marketdata.history.fetch import FetchError
-from marketdata.history.loader import Loaded, Loader, listings_of
+from marketdata.history.loader import SETTLING, Loaded, Loader, listings_of
 from marketdata.history.plan import Need, is_closed, need, span_of
 from marketdata.history.query import POINT_IN_TIME, HistoryQuery
 from marketdata.reference.days import NoCalendar, calendar_of
@@ -47,8 +47,6 @@ WIDER: Final = 4
 """Where the days that ``count`` bars should take have fewer, so many times as many are looked at, and again so many of those."""
 WIDEST: Final = 16
 """Times as many days at most where the bars are made of minutes; days are looked at as far back as there are any."""
-SETTLING: Final = 5_000
-"""Milliseconds after which the last minute of a bar that has ended is here, if it has traded at all."""
 BEFORE_EX_DATE: Final = timedelta(days=365)
 """Time before an ex-date in which its last close is looked for: instruments are suspended for months."""
 FACTORS_SHOWN: Final = 100

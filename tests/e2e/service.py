@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from tests.conftest import RedisServer
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -86,6 +88,12 @@ class Service:
                 process.wait(5)
                 pytest.fail(f"{name} did not end on SIGTERM:\n{self.log(name)[-3000:]}")
 
+    def kill(self) -> None:
+        """What is still there ends at once."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait(10)
+
     def ready(self, port: int, name: str) -> dict[str, Any]:
         """Wait until the web process says that it is ready; its health."""
 
@@ -97,6 +105,33 @@ class Service:
             return body if status == 200 else None
 
         return dict(wait_for(check, f"{name} to be ready; its log ends:\n{self.log(name)[-1500:]}"))
+
+
+@contextlib.contextmanager
+def over_terminal(directory: Path, address: str, *, scaled: bool, **settings: str) -> Iterator[Any]:
+    """The service over a QMT terminal, embedded or as processes on Redis, with one web process at ``port``, and a key for all
+    that there is."""
+    with contextlib.ExitStack() as undo:
+        if scaled:
+            redis_server = RedisServer(directory)
+            redis_server.start()
+            undo.callback(redis_server.stop)
+            settings |= {"REDIS_URL": redis_server.url, "ARGUS_SOURCE": "qmt", "ARGUS_TERMINALS": f"main={address}"}
+        service: Any = Service(directory, **settings)
+        undo.callback(service.kill)
+        service.port = free_port()
+        service.manage("migrate", "--verbosity", "0")
+        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+        if scaled:
+            service.start("worker", "-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
+            service.start("beat", "-m", "celery", "-A", "argus", "beat")
+            service.start("web", "manage.py", "serve", "--port", str(service.port))
+        else:
+            options = ("--source", "qmt", "--terminal", f"main={address}")
+            service.start("web", "manage.py", "up", "--port", str(service.port), *options)
+        service.ready(service.port, "web")
+        yield service
+        service.close()
 
 
 def get(port: int, path: str, key: str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RedisServer
-from tests.e2e.service import Service, call, free_port, get, receive, receive_data, stream, wait_for
+from tests.e2e.service import call, get, over_terminal, receive, receive_data, stream, wait_for
 from tests.emulator import EmulatedTerminal, child_environment
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -24,34 +23,9 @@ def terminal() -> Iterator[EmulatedTerminal]:
 
 @pytest.fixture(params=["embedded", "scaled"])
 def service(request: pytest.FixtureRequest, tmp_path: Path, terminal: EmulatedTerminal) -> Iterator[Any]:
-    """The service with one web process at ``port``, and a key for all that there is."""
     settings = {"ARGUS_STALE_AFTER": "4", "ARGUS_SOURCE_TIMEOUT": "3", "ARGUS_HEARTBEAT_INTERVAL": "1"} | child_environment()
-    redis_server = None
-    if request.param == "scaled":
-        redis_server = RedisServer(tmp_path)
-        redis_server.start()
-        settings |= {"REDIS_URL": redis_server.url, "ARGUS_SOURCE": "qmt", "ARGUS_TERMINALS": f"main={terminal.address}"}
-    service = Service(tmp_path, **settings)
-    service.port = free_port()
-    try:
-        service.manage("migrate", "--verbosity", "0")
-        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
-        if redis_server is None:
-            service.start(
-                "web", "manage.py", "up", "--port", str(service.port), "--source", "qmt", "--terminal", f"main={terminal.address}"
-            )
-        else:
-            service.start("worker", "-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
-            service.start("beat", "-m", "celery", "-A", "argus", "beat")
-            service.start("web", "manage.py", "serve", "--port", str(service.port))
-        service.ready(service.port, "web")
+    with over_terminal(tmp_path, terminal.address, scaled=request.param == "scaled", **settings) as service:
         yield service
-        service.close()
-    finally:
-        for process in service.processes.values():
-            process.kill()
-        if redis_server is not None:
-            redis_server.stop()
 
 
 def test_a_terminals_quotes_reach_a_client_through_its_death_and_return(service: Any, terminal: EmulatedTerminal) -> None:

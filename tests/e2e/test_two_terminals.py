@@ -41,8 +41,7 @@ def service(tmp_path: Path, terminals: dict[str, EmulatedTerminal]) -> Iterator[
         yield service
         service.close()
     finally:
-        for process in service.processes.values():
-            process.kill()
+        service.kill()
 
 
 def active(service: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RedisServer
-from tests.e2e.service import Service, call, free_port, get, wait_for
+from tests.e2e.service import Service, call, free_port, get, over_terminal, wait_for
 from tests.emulator import EmulatedTerminal, child_environment
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -29,35 +29,9 @@ def terminal() -> Iterator[EmulatedTerminal]:
 
 @pytest.fixture(params=["embedded", "scaled"])
 def service(request: pytest.FixtureRequest, tmp_path: Path, terminal: EmulatedTerminal) -> Iterator[Any]:
-    """The service with one web process at ``port``, and a key for all that there is."""
     settings = {"ARGUS_STALE_AFTER": "4", "ARGUS_SOURCE_TIMEOUT": "3", "ARGUS_FETCH_TIMEOUT": "8"} | child_environment()
-    redis_server = None
-    if request.param == "scaled":
-        redis_server = RedisServer(tmp_path)
-        redis_server.start()
-        settings |= {"REDIS_URL": redis_server.url, "ARGUS_SOURCE": "qmt", "ARGUS_TERMINALS": f"main={terminal.address}"}
-    service = Service(tmp_path, **settings)
-    service.port = free_port()
-    try:
-        service.manage("migrate", "--verbosity", "0")
-        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
-        if redis_server is None:
-            service.start(
-                "web", "manage.py", "up", "--port", str(service.port), "--source", "qmt", "--terminal", f"main={terminal.address}"
-            )
-        else:
-            service.start("worker", "-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
-            service.start("beat", "-m", "celery", "-A", "argus", "beat")
-            service.start("web", "manage.py", "serve", "--port", str(service.port))
-        service.ready(service.port, "web")
+    with over_terminal(tmp_path, terminal.address, scaled=request.param == "scaled", **settings) as service:
         yield service
-        service.close()
-    finally:
-        for process in service.processes.values():
-            process.kill()
-            process.wait(10)
-        if redis_server is not None:
-            redis_server.stop()
 
 
 def post(service: Any, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -156,9 +130,7 @@ def pair(tmp_path: Path) -> Iterator[Any]:
         yield service
         service.close()
     finally:
-        for process in service.processes.values():
-            process.kill()
-            process.wait(10)
+        service.kill()
         redis_server.stop()
 
 
