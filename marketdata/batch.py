@@ -17,6 +17,19 @@ Bars = dict[Period, tuple[list[str], list[bytes]]]
 """Period -> symbols and their fragments, side by side."""
 
 
+class Term(msgspec.Struct, frozen=True, array_like=True):
+    """How a publisher began: after whom, and whether all that its predecessor had not published has been published now.
+
+    ``epoch`` and ``seq`` are those of the predecessor's last message, (0, 0) where none is known. ``reason`` says why
+    something may be missing: first_term, not_in_step, feed_broken, overflow or barrier_lost.
+    """
+
+    epoch: int
+    seq: int
+    recovered: bool
+    reason: str = ""
+
+
 class Batch(msgspec.Struct, frozen=True, array_like=True):
     """One message of one feed. A symbol stands in it once at most.
 
@@ -26,6 +39,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     ``clock`` is the market's time (ms) where that is not the wall clock's: of a simulated or recorded market.
     ``bars`` are those that somebody wants; a symbol stands in a period once at most, and its fragment is one or more JSON
     objects joined by commas: the bars that closed, in order, and then the one that is forming. A snapshot has none.
+    ``term`` stands in one message of an epoch, the one that ends the takeover: its quotes are all that was known before.
     """
 
     feed: str
@@ -39,6 +53,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     symbols: list[str]
     fragments: list[bytes]
     bars: Bars = {}
+    term: Term | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -59,6 +74,21 @@ def decode(blob: bytes) -> Batch:
         if len(symbols) != len(fragments):
             raise msgspec.ValidationError(f"bars of {len(symbols)} symbols, but {len(fragments)} fragments")
     return batch
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    feed: str
+    epoch: int
+    seq: int
+
+
+_head = msgspec.msgpack.Decoder(_Head).decode
+
+
+def position_of(blob: bytes) -> tuple[int, int]:
+    """Epoch and seq of a blob's batch, at a tenth of what it takes to decode. Raises ``msgspec.MsgspecError``."""
+    head = _head(blob)
+    return (head.epoch, head.seq)
 
 
 def seq_of(fragment: bytes) -> int:

@@ -44,10 +44,6 @@ class Ingest:
         self._last: dict[str, tuple[int, Number | None, bytes]] = {}
         self._late: dict[str, tuple[int, int]] = {}
 
-    def symbols(self) -> list[str]:
-        """Every symbol that a quote was accepted of, in the order of the first one."""
-        return list(self._last)
-
     def take(self, quotes: Iterable[Quote]) -> Accepted:
         """Sort out a sequence of quotes in the order of their arrival."""
         result = Accepted()
@@ -61,7 +57,7 @@ class Ingest:
                 if body == last[2]:
                     result.duplicates += 1
                     continue
-                if quote.time < last[0] or (quote.time == last[0] and _smaller(quote.volume, last[1])):
+                if is_late(quote.time, quote.volume, last[0], last[1]):
                     if not self._is_reset(quote):
                         result.late += 1
                         continue
@@ -78,6 +74,16 @@ class Ingest:
             result.groups.append(group)
         return result
 
+    def ahead(self, quotes: Iterable[Quote]) -> list[Quote]:
+        """Those that are newer than the last one by time or volume. Of two that differ in neither, one asked for and one pushed,
+        nobody can say which came first."""
+        found = []
+        for quote in quotes:
+            last = self._last.get(quote.symbol)
+            if last is None or is_late(last[0], last[1], quote.time, quote.volume):
+                found.append(quote)
+        return found
+
     def _is_reset(self, quote: Quote) -> bool:
         count, time = self._late.get(quote.symbol, (0, 0))
         if quote.time <= time:
@@ -86,5 +92,8 @@ class Ingest:
         return count + 1 >= CLOCK_RESET_AFTER
 
 
-def _smaller(volume: Number | None, last: Number | None) -> bool:
-    return volume is not None and last is not None and volume < last
+def is_late(time: int, volume: Number | None, last_time: int, last_volume: Number | None) -> bool:
+    """Whether a quote's time lies before the last one's, or its volume is smaller at the same time."""
+    if time != last_time:
+        return time < last_time
+    return volume is not None and last_volume is not None and volume < last_volume

@@ -17,9 +17,35 @@ RECONCILIATIONS = Counter(
 PUBLISH_FAILURES = Counter("argus_publish_failures_total", "Messages that the channel layer did not take", ["feed"])
 QUEUE_DEPTH = Gauge("argus_feed_queue_depth", "Parsed batches waiting between a source and its publisher", ["terminal"])
 ACTIVE = Gauge("argus_feed_active", "1 where this process publishes the feed, 0 where it stands by", ["feed", "terminal"])
+PENDING = Gauge("argus_feed_pending", "Own quotes that nobody has published yet", ["feed", "terminal"])
+TERMS = Counter(
+    "argus_feed_terms_total", "Terms begun here, by outcome: recovered, or why something may be missing", ["feed", "outcome"]
+)
 REFERENCE_STEPS = Counter(
     "argus_reference_steps_total", "Steps of the refresh of reference data by outcome", ["terminal", "step", "outcome"]
 )
 CALENDAR_CONFLICTS = Gauge(
     "argus_calendar_conflicts", "Days of the built-in calendar that the source tells otherwise", ["market"]
 )
+
+_OF_FEEDS = (QUEUE_DEPTH, ACTIVE, PENDING, BARS_WANTED)
+_OF_TERMINALS = (*_OF_FEEDS, PARSE_ERRORS, POLLS, POLL_SECONDS, BAR_QUOTES, RECONCILIATIONS, REFERENCE_STEPS)
+_OF_POOLS = (QUOTES, BARS_PUBLISHED, PUBLISH_FAILURES, TERMS)
+
+
+def forget_feed(terminal: str) -> None:
+    """A terminal's feed does not run here any more: nobody is to read how it last was."""
+    for gauge in _OF_FEEDS:
+        gauge.remove_by_labels({"terminal": terminal})
+
+
+def forget_terminal(terminal: str) -> None:
+    """There is no such terminal any more."""
+    for metric in _OF_TERMINALS:
+        metric.remove_by_labels({"terminal": terminal})
+
+
+def forget_pool(pool: str) -> None:
+    """There is no such pool any more."""
+    for metric in _OF_POOLS:
+        metric.remove_by_labels({"feed": pool})

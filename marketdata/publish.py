@@ -13,6 +13,8 @@ from typing import Any
 
 from channels.layers import get_channel_layer
 
+from marketdata.terminals import roster
+
 MESSAGE_TYPE = "feed.batch"
 SEND_TIMEOUT = 5.0
 """Seconds that one message may take into the channel layer."""
@@ -23,8 +25,8 @@ class PublishError(Exception):
 
 
 def feed_names() -> tuple[str, ...]:
-    """The feeds of this service."""
-    return ("main",)
+    """The feeds of this service: one for each pool."""
+    return tuple(roster.current().pools)
 
 
 def group_name(feed: str) -> str:
@@ -66,7 +68,7 @@ class Bridge:
 
     def send(self, feed: str, blob: bytes) -> None:
         """Send one batch to a feed's group and wait until the layer has taken it. Raises ``PublishError``."""
-        loop = self._running_loop()
+        loop = self.loop()
         future: Future[None] | None = None
         try:
             future = asyncio.run_coroutine_threadsafe(self._group_send(feed, blob), loop)
@@ -84,7 +86,8 @@ class Bridge:
         layer: Any = get_channel_layer()
         await layer.group_send(group_name(feed), {"type": MESSAGE_TYPE, "blob": blob})
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the channel layer is used on; it runs."""
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
@@ -97,8 +100,10 @@ class Bridge:
     def _run(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.run_forever()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(tasks))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 

@@ -1,9 +1,11 @@
-"""From what is new to numbered messages: the epoch, the sequence, the snapshot and what is still owed.
+"""From what is new to numbered messages: the epoch, the sequence, the snapshot, and the beginning of a term.
 
-Nothing newer than the last message gets lost: quotes that the channel layer refused, and quotes that came while another
-publisher held the lease, stay owed (newest per symbol, so at most one per symbol) and go out with the next message. Bars
-that the layer refused stay owed likewise, the newest of each symbol and period; those that came while another publisher
-held the lease are not, as whoever begins a term says anew how its bars stand.
+What a terminal shows and nobody has published stands in its ledger, whatever the reason: another publisher holds the lease and
+has not come to it, the channel layer refused it, or nobody holds the lease. It goes out, in order, with the next message that
+this publisher may send and of which it knows what came before.
+
+Bars that the layer refused stay owed apart from that, the newest of each symbol and period; those that came while another
+publisher held the lease are not, as whoever begins a term says anew how its bars stand.
 """
 
 from __future__ import annotations
@@ -12,14 +14,27 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import msgspec
+import structlog
+
 from marketdata import klines, metrics
-from marketdata.batch import Bars, Batch, encode, without_seq
+from marketdata.batch import Bars, Batch, Term, decode, encode, position_of
 from marketdata.ingest import Group
 from marketdata.lease import Lease
+from marketdata.ledger import NOWHERE, Ledger
+from marketdata.listen import Heard, Item
 from marketdata.recordings.columns import Message
+
+log = structlog.get_logger(__name__)
 
 SNAPSHOT_INTERVAL = 1.0
 """Seconds between two snapshots of a feed, at the least."""
+BARRIER = 1.0
+"""Seconds that a barrier may take through the channel layer and back."""
+OVERLAP = 3.0
+"""Seconds before its predecessor's last message since which nothing of a terminal's own feed may have got lost."""
+CATCH_UP = 10.0
+"""Seconds of a term within which a terminal that was behind its predecessor shows nothing that was published already."""
 
 
 class Send(Protocol):
@@ -29,7 +44,11 @@ class Send(Protocol):
 
 
 class Publisher:
-    """The publishing end of one terminal's feed. Not thread-safe: one owner."""
+    """The publishing end of one terminal's feed. Not thread-safe: one owner, who calls ``hold`` often while its terminal is well
+    and ``resign`` where it is not.
+
+    ``heard`` is where all messages of the feed arrive, one's own included.
+    """
 
     def __init__(
         self,
@@ -40,75 +59,132 @@ class Publisher:
         lease: Lease,
         send: Send,
         save_snapshot: Callable[[str, bytes], None],
+        load_snapshot: Callable[[str], bytes | None] = lambda feed: None,
         clock: Callable[[], int | None] = lambda: None,
         record: Callable[[Message], None] | None = None,
+        heard: Heard | None = None,
     ) -> None:
         self.feed = feed
         self.epoch: int | None = None
         self.seq = 0
         self.terms = 0
         """How many terms of office have begun."""
+        self.since = 0.0
+        """When (monotonic clock) the last one began."""
         self.clock = clock
+        self.ledger = Ledger()
         self._source = source
         self._owner = owner
         self._lease = lease
         self._send = send
         self._save_snapshot = save_snapshot
+        self._load_snapshot = load_snapshot
         self._record = record
-        self._owed: Group = {}
+        self._heard = heard or Heard()
+        self._heard_at = 0.0
+        self._token = 0
+        self._held_until = 0.0
+        self._certain = False
+        """Whether it is known of every message of this term that it went out."""
+        self._beginning = False
+        self._term: Term | None = None
+        self._unbroken_since: float | None = None
+        self._began_at = 0.0
         self._owed_bars: klines.Group = {}
-        self._latest: dict[str, bytes] = {}
         self._snapshot_seq = 0
         self._snapshot_at = 0.0
-        self._held_at = 0.0
+        self._looked_at = 0.0
 
     @property
     def active(self) -> bool:
-        """Whether this publisher held the lease at its last message, and cannot have lost it since."""
-        return self.epoch is not None and time.monotonic() - self._held_at < self._lease.ttl
+        """Whether this publisher holds the lease."""
+        return self.epoch is not None and time.monotonic() < self._held_until
 
     @property
-    def owed(self) -> int:
-        """How many symbols' newest quotes are not with the channel layer yet."""
-        return len(self._owed)
+    def first(self) -> bool:
+        """Whether nobody has published yet, as far as is known."""
+        return self.ledger.position == NOWHERE
+
+    def could_recover(self, unbroken_since: float | None) -> bool:
+        """Whether nothing would be missing if this publisher took over now, as far as can be told before. See ``hold``."""
+        return self.ledger.in_step and self.ledger.complete and self._was_unbroken(unbroken_since)
+
+    def _was_unbroken(self, since: float | None) -> bool:
+        return since is not None and since <= self._heard_at - OVERLAP
+
+    def free(self) -> bool:
+        """Whether nobody holds the lease, as far as can be told."""
+        return self._lease.free()
+
+    def listen(self) -> None:
+        """Take in what was heard, and the snapshot where something was missed."""
+        while item := self._heard.take():
+            self._hear(item)
+        self._give_way()
+        if self.ledger.wants_snapshot and time.monotonic() - self._looked_at >= SNAPSHOT_INTERVAL / 2:
+            self._look()
+
+    def hold(self, unbroken_since: float | None = None) -> None:
+        """Take the lease or keep it, and publish what is owed. Raises ``PublishError``.
+
+        ``unbroken_since``: since when (of the monotonic clock) nothing of the terminal's own feed can have got lost.
+        """
+        self.listen()
+        self._unbroken_since = unbroken_since
+        now = time.monotonic()
+        heard = self.ledger.position[0]
+        token = self._lease.hold(self._owner, above=heard if heard != self._token else 0)
+        if token is None or token < heard:
+            if token is not None:
+                self._lease.release(self._owner)
+            self._stand_by()
+            return
+        self._held_until = now + self._lease.ttl
+        self.epoch = token
+        if token != self._token:
+            self._token, self.seq, self._snapshot_seq = token, 0, 0
+            self._beginning, self._term, self._certain = True, None, False
+            self._owed_bars = {}
+        if not self._certain:
+            self._make_certain()
+        elif self._began_at and now - self._began_at > CATCH_UP:
+            self.ledger.catch_up()
+            self._began_at = 0.0
+        self._keep_snapshot()
 
     def publish(self, groups: Iterable[Group], canary: int | None, bars: klines.Group | None = None) -> None:
         """Send each group as one message; a canary goes out even with no quote. Raises ``PublishError``.
 
-        With neither there is nothing to say, and who says nothing does not keep the lease: a terminal that answers without
-        one usable quote makes way for its standby. ``bars`` go out with the last message; alone, as the market's clock closes
-        them, they neither take the lease nor keep it: where it has run out they wait for the next quotes or canary.
+        ``bars`` go out with the last message, or alone as the market's clock closes them. Whoever has never held the lease, or
+        has lost it, owes none.
         """
-        todo = list(groups)
-        if not todo and canary is None:
-            if bars and self.active:
-                self._send_one({}, None, bars)
-            elif bars and self.epoch is not None:
-                self._owed_bars = klines.then(self._owed_bars, bars)
+        fresh = [group for one in groups if (group := self.ledger.fresh(one))]
+        if bars and self.epoch is not None:
+            self._owed_bars = klines.then(self._owed_bars, bars) if self._owed_bars else bars
+        if self.active and not self._certain:
+            self._owe(fresh)
+            fresh = []
+            self._make_certain()
+        if not self.active:
+            self._certain = self._certain and not fresh
+            self._owe(fresh)
             return
-        token = self._lease.hold(self._owner)
-        if token is None:
-            self.epoch = None
-            for group in todo:
-                self._owed |= group
-            self._owed_bars = {}
-            return
-        self._held_at = time.monotonic()
-        if token != self.epoch:
-            self._begin(token)
-        if canary is not None and not todo:
-            todo.append({})
+        if not fresh and (canary is not None or self._owed_bars):
+            fresh.append({})
         try:
-            while todo:
-                last = len(todo) == 1
-                self._send_one(todo[0], canary if last else None, bars if last else None)
-                todo.pop(0)
+            while fresh and self.active:
+                last = len(fresh) == 1
+                self._send_one(fresh[0], canary if last else None, self._owed_bars if last else {})
+                fresh.pop(0)
         finally:
-            for group in todo:
-                self._owed |= group
-            if len(todo) > 1 and bars:
-                self._owed_bars = klines.then(self._owed_bars, bars)
+            if fresh:
+                self._certain = False
+                self._owe(fresh)
         self._keep_snapshot()
+
+    def forget_bars(self, wanted: klines.Wanted) -> None:
+        """Owe no bars but those that are wanted."""
+        self._owed_bars = klines.among(self._owed_bars, wanted)
 
     def resign(self) -> None:
         """Give the feed up, after a last snapshot."""
@@ -116,43 +192,142 @@ class Publisher:
             self._snapshot_at = 0.0
             self._keep_snapshot()
             self._lease.release(self._owner)
-            self.epoch = None
+            self._stand_by()
 
-    def _begin(self, token: int) -> None:
-        """A new term of office. All that is known goes out with its first message, so that no ``seq`` of an earlier term, which
-        would look newer than it is, stays in a snapshot or with a receiver."""
-        self.epoch, self.seq, self._snapshot_seq = token, 0, 0
+    def _stand_by(self) -> None:
+        self.epoch, self._certain, self._owed_bars = None, False, {}
+
+    def _give_way(self) -> bool:
+        """Whether somebody publishes under a larger epoch: then, whatever the lease says, nobody takes from here any more."""
+        if self.epoch is None or self.ledger.position[0] <= self.epoch:
+            return False
+        self._lease.release(self._owner)
+        self._stand_by()
+        return True
+
+    def _owe(self, groups: Iterable[Group]) -> None:
+        now = time.monotonic()
+        for group in groups:
+            self.ledger.owe(group, now)
+
+    def _hear(self, item: Item) -> None:
+        if item.blob is None:
+            self.ledger.lose()
+            return
+        try:
+            # One's own messages come back, too, and are most of them.
+            if position_of(item.blob) > self.ledger.position and self.ledger.hear(self._of_this_source(decode(item.blob))):
+                self._heard_at = item.at
+        except msgspec.MsgspecError as error:
+            log.error("batch_unreadable", feed=self.feed, size=len(item.blob), error=str(error))
+
+    def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        blob = self._load_snapshot(self.feed)
+        if blob is None:
+            self.ledger.nothing_to_restore()
+            return
+        try:
+            self.ledger.restore(self._of_this_source(decode(blob)))
+        except msgspec.MsgspecError as error:
+            self.ledger.nothing_to_restore()
+            log.error("snapshot_unreadable", feed=self.feed, size=len(blob), error=str(error))
+
+    def _of_this_source(self, batch: Batch) -> Batch:
+        """What another source has left behind is not to be said again as one's own."""
+        return batch if batch.source == self._source else msgspec.structs.replace(batch, symbols=[], fragments=[])
+
+    def _make_certain(self) -> None:
+        """Find out what went out before, of the predecessor's or of one's own messages, and send what did not."""
+        heard = self._pass_barrier()
+        if self._beginning and self._term is None:
+            if self.ledger.position != NOWHERE:
+                # A snapshot that goes further than what was heard says that something was missed unnoticed.
+                self._look()
+            self._term = self._judge(heard)
+        if self._give_way():
+            return
+        if self.seq:
+            self.ledger.sent((self._token, self.seq), {})
+        pending = self.ledger.pending
+        for group in self.ledger.owed():
+            self._send_one(group, None, {})
+        if self._beginning and self._term is not None:
+            self._send_one(self.ledger.inherited(), None, {}, self._term)
+            self._told(self._term, pending)
+        self._certain = True
+
+    def _pass_barrier(self) -> bool:
+        """Send an empty message and wait until it is heard: by then all is heard that went out before it, and what another
+        publisher sends after it is refused by every receiver."""
+        if not self._heard.joined:
+            return False
+        self.seq += 1
+        self._send(self.feed, self._batch({}))
+        deadline = time.monotonic() + BARRIER
+        while item := self._heard.take(deadline - time.monotonic()):
+            if item.blob is not None and position_of(item.blob) == (self._token, self.seq):
+                return True
+            self._hear(item)
+        return False
+
+    def _judge(self, heard: bool) -> Term:
+        """Whether all that the predecessor has not published is published now."""
+        ledger = self.ledger
+        epoch, seq = ledger.position
+        if ledger.position == NOWHERE:
+            reason = "first_term"
+        elif not ledger.in_step:
+            reason = "not_in_step"
+        elif not heard:
+            reason = "barrier_lost"
+        elif not ledger.complete:
+            reason = "overflow"
+        elif not self._was_unbroken(self._unbroken_since):
+            reason = "feed_broken"
+        else:
+            reason = ""
+        return Term(epoch, seq, not reason, reason)
+
+    def _told(self, term: Term, pending: int) -> None:
+        """A takeover is over."""
+        self._beginning, self._term = False, None
+        self._began_at = self.since = time.monotonic()
         self.terms += 1
-        self._owed = {symbol: without_seq(fragment) for symbol, fragment in self._latest.items()} | self._owed
+        outcome = term.reason or "recovered"
+        metrics.TERMS.labels(self.feed, outcome).inc()
+        log.info("term_begun", feed=self.feed, epoch=self._token, previous=term.epoch, outcome=outcome, pending=pending)
 
-    def forget_bars(self, wanted: klines.Wanted) -> None:
-        """Owe no bars but those that are wanted."""
-        self._owed_bars = klines.among(self._owed_bars, wanted)
-
-    def _send_one(self, group: Group, canary: int | None, bars: klines.Group | None = None) -> None:
-        merged = {**self._owed, **group} if self._owed else group
-        if bars:
-            self._owed_bars = klines.then(self._owed_bars, bars) if self._owed_bars else bars
+    def _send_one(self, group: Group, canary: int | None, bars: klines.Group, term: Term | None = None) -> None:
         # A message that may or may not have gone out uses its number up: receivers see the gap and reload the snapshot.
         self.seq += 1
         tail = b',"seq":%d}' % self.seq
-        fragments = {symbol: body[:-1] + tail for symbol, body in merged.items()}
-        numbered = klines.numbered(self._owed_bars, tail) if self._owed_bars else {}
-        self._send(self.feed, self._batch(fragments, canary=canary, snapshot=False, bars=numbered))
-        for period, state, number in klines.count(self._owed_bars):
-            metrics.BARS_PUBLISHED.labels(self.feed, period, state).inc(number)
-        self._owed = {}
-        self._owed_bars = {}
-        self._latest |= fragments
+        fragments = {symbol: body[:-1] + tail for symbol, body in group.items()}
+        numbered = klines.numbered(bars, tail) if bars else {}
+        self._send(self.feed, self._batch(fragments, canary=canary, bars=numbered, term=term))
+        self.ledger.sent((self._token, self.seq), fragments)
+        self._heard_at = time.monotonic()
+        if bars:
+            for period, state, number in klines.count(bars):
+                metrics.BARS_PUBLISHED.labels(self.feed, period, state).inc(number)
+            self._owed_bars = {}
         if self._record is not None and fragments:
             at = self.clock() or time.time_ns() // 1_000_000
-            self._record(Message(at, self.epoch or 0, self.seq, list(fragments), list(fragments.values())))
+            self._record(Message(at, self._token, self.seq, list(fragments), list(fragments.values())))
 
-    def _batch(self, fragments: dict[str, bytes], *, canary: int | None, snapshot: bool, bars: Bars | None = None) -> bytes:
+    def _batch(
+        self,
+        fragments: dict[str, bytes],
+        *,
+        canary: int | None = None,
+        snapshot: bool = False,
+        bars: Bars | None = None,
+        term: Term | None = None,
+    ) -> bytes:
         return encode(
             Batch(
                 feed=self.feed,
-                epoch=self.epoch or 0,
+                epoch=self._token,
                 seq=self.seq,
                 published=int(time.time() * 1000),
                 source=self._source,
@@ -162,13 +337,14 @@ class Publisher:
                 symbols=list(fragments),
                 fragments=list(fragments.values()),
                 bars=bars or {},
+                term=term,
             ),
         )
 
     def _keep_snapshot(self) -> None:
         now = time.monotonic()
-        if self.seq == self._snapshot_seq or now - self._snapshot_at < SNAPSHOT_INTERVAL:
+        if self.seq == self._snapshot_seq or not (self._certain and self.active) or now - self._snapshot_at < SNAPSHOT_INTERVAL:
             return
         self._snapshot_at = now
-        self._save_snapshot(self.feed, self._batch(self._latest, canary=None, snapshot=True))
+        self._save_snapshot(self.feed, self._batch(self.ledger.newest, snapshot=True))
         self._snapshot_seq = self.seq

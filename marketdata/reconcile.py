@@ -22,9 +22,11 @@ from argus.config import config
 from marketdata import symbols
 from marketdata.builder import HELD, LiveBar
 from marketdata.exchanges import Kind
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.models import BarDifference
 from marketdata.sources.base import Capability
+from marketdata.terminals import gate
+from marketdata.terminals.slots import Priority
 from marketdata.types import Bar, Period
 
 log = structlog.get_logger(__name__)
@@ -101,11 +103,12 @@ def run(feed: Feed, *, request_id: str = "") -> Counter[str]:
     built = _waiting(feed)
     outcomes: Counter[str] = Counter()
     differences: list[Difference] = []
+    source = gate.in_turns(feed.source, feed.terminal, Priority.BULK)
     for period in (Period.M1, Period.D1):
         bars = [bar for bar in built if bar.period is period]
         if not bars:
             continue
-        answer = feed.source.fetch_bars(
+        answer = source.fetch_bars(
             list(dict.fromkeys(bar.symbol for bar in bars)),
             period,
             start=min(bar.time for bar in bars),
@@ -115,7 +118,7 @@ def run(feed: Feed, *, request_id: str = "") -> Counter[str]:
         )
         terminal = {symbol: series.bars(symbol, period, feed.source.name) for symbol, series in answer.series.items()}
         found = compare(bars, terminal)
-        feed.settle(_settled(bars, terminal, {(one.symbol, one.period, one.time) for one in found}, outcomes))
+        feed.bars.settle(_settled(bars, terminal, {(one.symbol, one.period, one.time) for one in found}, outcomes))
         differences += found
     store(differences)
     for outcome, count in outcomes.items():
@@ -131,7 +134,7 @@ def run(feed: Feed, *, request_id: str = "") -> Counter[str]:
 def _waiting(feed: Feed) -> list[LiveBar]:
     """Provisional bars that closed long enough ago."""
     now = feed.publisher.clock() or time.time_ns() // 1_000_000
-    return [bar for bar in feed.provisional(SYMBOLS_AT_ONCE, now - LOOK_BACK) if bar.time <= now - SETTLED_AFTER]
+    return [bar for bar in feed.bars.provisional(SYMBOLS_AT_ONCE, now - LOOK_BACK) if bar.time <= now - SETTLED_AFTER]
 
 
 def _settled(

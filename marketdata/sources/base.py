@@ -78,6 +78,8 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     time: int | None = None
     restarts: int = 0
+    interruptions: int = 0
+    """How often quotes may have been missed since it started: its pushes were lost and had to be made again."""
     dropped: int = 0
     """Quotes that the source's own bounded queue merged away since it started (newest per symbol wins)."""
 
@@ -130,8 +132,8 @@ class Source(Protocol):
     def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> Subscription:
         """Push quotes as they come: first the current state, then changes, each symbol in order of time.
 
-        ``on_parsed`` may block; what the source does meanwhile is its own stated policy (a replay waits, a terminal
-        merges to the newest per symbol and counts what it merged).
+        ``on_parsed`` may block; what the source does meanwhile is its own stated policy (a replay waits, a terminal keeps
+        all in order up to a bound, merges to the newest per symbol beyond it, and counts what it merged).
         """
 
     def fetch_bars(

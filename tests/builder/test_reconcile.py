@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from argus.config import Config
 from marketdata import feeds, reconcile
 from marketdata.builder import BarBuilder, LiveBar
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.lease import MemoryLease
 from marketdata.models import BarDifference
 from marketdata.publisher import Publisher
@@ -134,11 +134,11 @@ def feed(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Iterator[Feed]:
 
 @pytest.mark.django_db
 def test_what_closed_a_minute_ago_is_settled_and_differences_are_stored(feed: Feed, terminal: Terminal) -> None:
-    bars = feed.builder.closed()
+    bars = feed.bars.builder.closed()
     terminal.bars["600000.SH"] = [as_terminal(bars[0], volume=100), as_terminal(bars[1], high=10.05, volume=300)]
     assert run(feed) == {"equal": 1, "different": 1, "absent": 1}
-    assert [(bar.time, bar.volume) for bar in feed.builder.closed()] == [(at("09:32"), 137), (at("09:33"), 137)]
-    held = feed.builder.current({M1: None, Period.M5: None})
+    assert [(bar.time, bar.volume) for bar in feed.bars.builder.closed()] == [(at("09:32"), 137), (at("09:33"), 137)]
+    held = feed.bars.builder.current({M1: None, Period.M5: None})
     # The equal one keeps the finer number that was built, the different one is the terminal's.
     assert [bar.volume for bar in of(held, Period.M5)] == [137 + 300 + 3 * 137]
     assert {(row.field, row.built, row.terminal) for row in BarDifference.objects.all()} == {
@@ -150,7 +150,7 @@ def test_what_closed_a_minute_ago_is_settled_and_differences_are_stored(feed: Fe
 
 @pytest.mark.django_db
 def test_nothing_is_asked_twice(feed: Feed, terminal: Terminal) -> None:
-    terminal.bars["600000.SH"] = [as_terminal(bar) for bar in feed.builder.closed()]
+    terminal.bars["600000.SH"] = [as_terminal(bar) for bar in feed.bars.builder.closed()]
     assert reconcile_bars("t") == 3
     assert reconcile_bars("t") == 0
     assert terminal.requests == [(("600000.SH",), M1)]
@@ -160,7 +160,7 @@ def test_every_symbols_turn_comes(feed: Feed, terminal: Terminal) -> None:
     tapes = [Tape(f"60{number:04}.SH") for number in range(130)]
     terminal.answer = Parsed(tuple(tape.quote(text, 10.0, 1) for text in ("09:25:00", "09:30:30") for tape in tapes))
     assert feed.poll() == "ok"
-    first, second, third = ({bar.symbol for bar in feed.provisional(50)} for _ in range(3))
+    first, second, third = ({bar.symbol for bar in feed.bars.provisional(50)} for _ in range(3))
     assert not first & second
     assert len(first | second | third) == 130
 
@@ -171,7 +171,7 @@ def test_a_terminal_that_does_not_answer_settles_nothing(feed: Feed, terminal: T
     assert reconcile_bars("t") == 0
     assert reconcile_bars("nobody") == 0
     assert REGISTRY.get_sample_value("argus_bar_reconciliations_total", {"terminal": "t", "outcome": "failed"})
-    assert len(feed.builder.closed()) == 4
+    assert len(feed.bars.builder.closed()) == 4
 
 
 @pytest.mark.django_db

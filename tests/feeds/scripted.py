@@ -18,6 +18,8 @@ class ScriptedSource:
     def __init__(self, *, push: bool = False) -> None:
         self.push = push
         self.state = State.UP
+        self.dropped = 0
+        self.interruptions = 0
         self.answer = Parsed()
         self.hold = threading.Event()
         self.hold.set()
@@ -36,7 +38,7 @@ class ScriptedSource:
         self.hold.set()
 
     def status(self) -> SourceStatus:
-        return SourceStatus(state=self.state)
+        return SourceStatus(state=self.state, dropped=self.dropped, interruptions=self.interruptions)
 
     def capabilities(self) -> frozenset[Capability]:
         found = {Capability.QUOTES, Capability.INSTRUMENTS, Capability.SECTORS}

@@ -40,6 +40,14 @@ def test_an_older_quote_is_late_and_the_newer_stays() -> None:
     assert ingest.take([quote(time=2)]).duplicates == 1
 
 
+def test_ahead_is_what_time_or_volume_says_to_be_newer() -> None:
+    ingest = Ingest()
+    ingest.take([quote(time=2)])
+    equal, older, less = quote(time=2, price=11.0), quote(time=1, volume=101), quote(time=2, volume=99)
+    newer = [quote(time=3, volume=0), quote(time=2, volume=101), quote("000001.SZ")]
+    assert ingest.ahead([equal, older, less, *newer]) == newer
+
+
 def test_two_quotes_of_one_symbol_go_into_two_groups_in_order() -> None:
     taken = Ingest().take([quote(time=1), quote("000001.SZ", time=1, price=5.0), quote(time=2, price=11.0)])
     assert prices(taken.groups) == [{"600000.SH": 10.0, "000001.SZ": 5.0}, {"600000.SH": 11.0}]

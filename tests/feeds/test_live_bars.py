@@ -14,7 +14,7 @@ from argus.config import Config
 from marketdata import klines
 from marketdata.batch import Batch, bars_of, decode, encode
 from marketdata.demand import Announcer
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.klines import KEPT, among, group, then
 from marketdata.lease import TTL, MemoryLease
 from marketdata.publish import PublishError
@@ -23,7 +23,7 @@ from marketdata.types import Parsed, Period
 from tests.builder.quotes import Tape
 from tests.feeds.scripted import ScriptedSource
 from tests.feeds.test_feed import Layer
-from tests.feeds.test_publisher import Wire, publisher
+from tests.feeds.wire import Wire, publisher
 from tests.hub.market import EPOCH, bar
 
 M1, M5 = Period.M1, Period.M5
@@ -42,13 +42,21 @@ def _stamp(piece: dict[str, Any]) -> tuple[int, bool]:
     return (piece["time"] - EPOCH) // 60_000, piece["closed"]
 
 
+def publishing(wire: Wire) -> Publisher:
+    """A publisher whose term has begun with its first message."""
+    it = publisher(wire, MemoryLease(), hears=False)
+    it.hold()
+    wire.sent.clear()
+    return it
+
+
 def test_a_message_has_a_symbols_closed_bars_in_order_and_then_the_forming_one() -> None:
     wire = Wire()
     bars = [bar("A", n, closed=True) for n in range(1, 40)] + [bar("A", 40, volume=5), bar("B", 40, period=M5)]
-    publisher(wire, MemoryLease()).publish([{"A": b'{"v":1}'}], canary=1, bars=group(bars))
+    publishing(wire).publish([{"A": b'{"v":1}'}], canary=1, bars=group(bars))
     (batch,) = wire.sent
-    assert said(batch) == {"A": [(n, True, 100, 1) for n in range(1, 40)] + [(40, False, 5, 1)]}
-    assert said(batch, M5) == {"B": [(40, False, 100, 1)]}
+    assert said(batch) == {"A": [(n, True, 100, 2) for n in range(1, 40)] + [(40, False, 5, 2)]}
+    assert said(batch, M5) == {"B": [(40, False, 100, 2)]}
 
 
 def test_the_bars_of_a_fragment_are_told_apart() -> None:
@@ -61,14 +69,13 @@ def test_the_bars_of_a_fragment_are_told_apart() -> None:
 
 def test_bars_go_out_with_the_last_of_several_messages() -> None:
     wire = Wire()
-    publisher(wire, MemoryLease()).publish([{"A": b'{"v":1}'}, {"A": b'{"v":2}'}], canary=1, bars=group([bar("A", 1)]))
-    assert [said(batch) for batch in wire.sent] == [{}, {"A": [(1, False, 100, 2)]}]
+    publishing(wire).publish([{"A": b'{"v":1}'}, {"A": b'{"v":2}'}], canary=1, bars=group([bar("A", 1)]))
+    assert [said(batch) for batch in wire.sent] == [{}, {"A": [(1, False, 100, 3)]}]
 
 
 def test_bars_that_the_layer_refused_stay_owed_newest_of_each() -> None:
     wire = Wire()
-    it = publisher(wire, MemoryLease())
-    it.publish([], canary=1)
+    it = publishing(wire)
     wire.broken = True
     for bars in ([bar("A", 1), bar("B", 1)], [bar("A", 1, closed=True)], [bar("A", 2, volume=3)], [bar("A", 2, volume=4)]):
         with pytest.raises(PublishError):
@@ -95,21 +102,29 @@ def test_bars_that_nobody_wants_any_more_are_not_owed() -> None:
     assert among(both, {M5: None}) == {M5: both[M5]}
 
 
-def test_bars_alone_neither_take_the_lease_nor_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_wait_out_a_lapse_of_the_lease_and_are_dropped_where_another_took_it(monkeypatch: pytest.MonkeyPatch) -> None:
     wire, lease = Wire(), MemoryLease()
-    mute, standby = publisher(wire, lease, "a"), publisher(wire, lease, "b")
-    mute.publish([], None, group([bar("A", 1)]))
-    assert wire.sent == []
-    mute.publish([], canary=1)
-    held = mute._held_at
-    mute.publish([], None, group([bar("A", 1)]))
-    assert said(wire.sent[-1]) == {"A": [(1, False, 100, 2)]}
-    monkeypatch.setattr("time.monotonic", lambda: held + 1.1 * TTL)
-    mute.publish([], None, group([bar("A", 2)]))
-    assert len(wire.sent) == 2
-    standby.publish([], canary=2)
-    assert standby.active
-    mute.publish([], canary=3)
+    first, second = publisher(wire, lease, "a"), publisher(wire, lease, "b")
+    first.publish([], None, group([bar("A", 1)]))
+    first.hold()
+    assert all(batch.bars == {} for batch in wire.sent), "whoever begins a term says anew how its bars stand"
+    first.publish([], None, group([bar("A", 1)]))
+    assert said(wire.sent[-1]) == {"A": [(1, False, 100, first.seq)]}
+    later = time.monotonic() + 1.1 * TTL
+    monkeypatch.setattr("time.monotonic", lambda: later)
+    count = len(wire.sent)
+    first.publish([], None, group([bar("A", 2)]))
+    assert len(wire.sent) == count
+    first.hold()
+    first.publish([], canary=1)
+    assert said(wire.sent[-1]) == {"A": [(2, False, 100, first.seq)]}
+    later += 1.1 * TTL
+    first.publish([], None, group([bar("A", 3)]))
+    second.hold()
+    first.hold()
+    second.resign()
+    first.hold()
+    first.publish([], canary=3)
     assert wire.sent[-1].bars == {}
 
 
@@ -124,7 +139,7 @@ def test_what_the_layer_took_is_counted_by_period_and_state() -> None:
         return [counted("argus_bars_published_total", state=state, **names) for state in ("closed", "forming")]
 
     wire, before = Wire(), totals()
-    it = publisher(wire, MemoryLease())
+    it = publishing(wire)
     wire.broken = True
     with pytest.raises(PublishError):
         it.publish([], canary=1, bars=group([bar("A", 1, closed=True)]))
@@ -180,17 +195,17 @@ def test_quotes_go_out_whatever_becomes_of_their_bars(feed: Feed, layer: Layer, 
     def broken(quotes: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(feed.builder, "take", broken)
+    monkeypatch.setattr(feed.bars.builder, "take", broken)
     feed.source.answer = Parsed((Tape().quote("09:25:00", 10.0, 1),))  # type: ignore[attr-defined]
     assert feed.poll() == "ok"
     assert layer.symbols() == ["600000.SH"]
     assert counted("argus_bar_quotes_total", terminal=feed.terminal, reason="failed") == 1
 
 
-def test_a_message_without_bars_is_as_it_was_but_for_one_byte() -> None:
+def test_a_message_without_bars_or_a_term_is_as_it_was_but_for_two_bytes() -> None:
     batch = Batch("main", 1, 1, 1, "test", None, None, False, ["A"], [b"{}"])
     assert decode(encode(batch)) == batch
-    assert encode(batch).endswith(b"\x80")
+    assert encode(batch).endswith(b"\x80\xc0")
 
 
 def test_bars_whose_lists_do_not_fit_are_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from argus.config import Config
 from marketdata.batch import decode
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.latest import LatestStore
 from marketdata.lease import MemoryLease
 from marketdata.publisher import Publisher

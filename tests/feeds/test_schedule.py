@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.beat import Scheduler
+from celery.beat import PersistentScheduler, Scheduler
 from django.conf import settings
 
-from argus.celery import poll_entry, queue_of
+from argus.celery import poll_entry, queue_of, resume_entry
 from argus.config import Config
 from argus.embedded import EmbeddedCelery
 from marketdata import feeds, metrics
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.lease import MemoryLease
 from marketdata.publisher import Publisher
+from marketdata.terminals import roster
+from marketdata.terminals.beat import RosterScheduler
+from marketdata.terminals.roster import PoolSpec, Roster, TerminalSpec
 from marketdata.types import Parsed
 from tests.feeds.scripted import ScriptedSource, quote
 
@@ -50,6 +53,7 @@ def terminal(source: ScriptedSource, monkeypatch: pytest.MonkeyPatch) -> Iterato
     feed = Feed(terminal=name, source=source, publisher=publisher, config=Config(source_timeout=60, stale_after=60))
     feed.reference_at = time.monotonic()
     monkeypatch.setitem(feeds._feeds, name, feed)
+    monkeypatch.setattr(roster, "_current", Roster())
     feed.start()
     yield name
     feed.stop()
@@ -83,10 +87,11 @@ def test_a_poll_that_outlasts_its_interval_is_not_overlapped_and_nothing_queues_
 @pytest.mark.parametrize("jump", [timedelta(hours=-1), timedelta(hours=1)], ids=["back", "forward"])
 def test_polls_stay_due_when_the_time_of_day_jumps(monkeypatch: pytest.MonkeyPatch, jump: timedelta) -> None:
     app = Celery("jumps", broker="memory://localhost", set_as_current=False)
-    app.conf.beat_schedule = {f"poll-{name}": poll_entry(name, INTERVAL) for name in ("one", "two")}
+    monkeypatch.setattr("argus.celery.config", Config(poll_interval=INTERVAL))
+    monkeypatch.setattr(roster, "_current", pool("one", "two"))
     sent: list[str] = []
 
-    class Beat(Scheduler):
+    class Beat(RosterScheduler):
         def apply_entry(self, entry: Any, producer: Any = None) -> None:
             sent.append(entry.args[0])
 
@@ -99,6 +104,30 @@ def test_polls_stay_due_when_the_time_of_day_jumps(monkeypatch: pytest.MonkeyPat
     assert max(sent.count("one"), sent.count("two")) <= 4, "nor are polls made up for"
 
 
+def test_the_schedule_follows_the_roster_while_beat_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery("follows", broker="memory://localhost", set_as_current=False)
+    app.conf.beat_schedule = {"resume": resume_entry()}
+    monkeypatch.setattr(roster, "_current", pool("one"))
+    beat = RosterScheduler(app)
+    assert set(beat.schedule) == {"resume", "poll-one", "reconcile-one"}
+    kept = beat.schedule["poll-one"]
+    monkeypatch.setattr(roster, "_current", pool("one", "two", off="three"))
+    beat.tick()
+    assert set(beat.schedule) == {"resume", "poll-one", "reconcile-one", "poll-two", "reconcile-two"}
+    assert beat.schedule["poll-one"] is kept, "what runs on keeps its rhythm"
+    monkeypatch.setattr(roster, "_current", pool("two"))
+    beat.tick()
+    assert set(beat.schedule) == {"resume", "poll-two", "reconcile-two"}
+
+
+def pool(*names: str, off: str = "") -> Roster:
+    """A roster of these terminals, and of one that is not enabled."""
+    terminals = [TerminalSpec(name, "main") for name in names]
+    if off:
+        terminals.append(TerminalSpec(off, "main", enabled=False))
+    return Roster({"main": PoolSpec("main", terminals=tuple(terminals))})
+
+
 def run(beat: Scheduler, enough: Any) -> None:
     """What beat's loop does, without its sleep."""
     until(lambda: (beat.tick(), enough())[1], "the next polls")
@@ -108,4 +137,5 @@ def test_a_poll_does_not_expire_on_a_host_whose_clock_is_a_little_ahead() -> Non
     options = poll_entry("main", 1.0)["options"]
     assert options["expires"] > 15, "seconds by which the worker's clock may be ahead of beat's"
     assert isinstance(poll_entry("main", 1.0)["schedule"].now(), datetime)
-    assert settings.CELERY_BEAT_SCHEDULER == "celery.beat:Scheduler", "no file of last runs, whose times a jump would falsify"
+    assert not issubclass(RosterScheduler, PersistentScheduler), "no file of last runs, whose times a jump would falsify"
+    assert f"{RosterScheduler.__module__}:{RosterScheduler.__name__}" == settings.CELERY_BEAT_SCHEDULER

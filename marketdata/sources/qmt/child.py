@@ -94,7 +94,8 @@ class Worker:
         if since is not None and self._terminal is not None:
             since = max(since, self._terminal.asked)
         busy = 0.0 if since is None else time.monotonic() - since
-        return messages.Pong(busy, self._pushes.merged if self._pushes else 0, self._time)
+        merged, remade = (self._pushes.merged, self._pushes.remade) if self._pushes else (0, 0)
+        return messages.Pong(busy, merged, remade, self._time)
 
     def _send(self, message: messages.FromChild) -> None:
         try:
@@ -109,10 +110,15 @@ class Worker:
         service = Service(terminal, limits.known)
         self._send(messages.Report(False, starting=True, detail="connecting"))
         self._pushes = Pushes(terminal, service.universe, self._deliver, limits.known, self._setup.silence)
+        remade = 0
         while True:
             self._busy_since = time.monotonic()
             self._keep(terminal, self._pushes, limits)
             self._busy_since = None
+            if self._pushes.remade != remade:
+                # Whoever relies on an unbroken push need not wait for the next ping.
+                remade = self._pushes.remade
+                self._send(self._pong())
             try:
                 message = self._inbox.get(timeout=BEAT)
             except queue.Empty:

@@ -174,10 +174,11 @@ class Pushed(msgspec.Struct, frozen=True, tag=True):
 
 class Pong(msgspec.Struct, frozen=True, tag=True):
     """The answer to a ping. ``busy`` is for how many seconds the child's own work (connecting, subscribing) has been
-    waiting for the same answer."""
+    waiting for the same answer; ``merged`` ticks were replaced by newer ones, ``remade`` subscriptions made again."""
 
     busy: float
     merged: int
+    remade: int
     time: int | None
 
 

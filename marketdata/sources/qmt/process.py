@@ -43,6 +43,7 @@ class Process:
         self.heard = time.monotonic()
         self.busy = 0.0
         self.merged = 0
+        self.remade = 0
         self.reported = False
         self.was_up = False
 

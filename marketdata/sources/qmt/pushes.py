@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from marketdata.sources.base import SourceError, Unsupported
 from marketdata.sources.qmt import childlog
-from marketdata.sources.qmt.mailbox import Mailbox
+from marketdata.sources.qmt.mailbox import BOUND, Mailbox
 from marketdata.sources.qmt.parse import Limits, parse_ticks
 from marketdata.sources.qmt.terminal import Terminal, WrongPeer
 from marketdata.types import Parsed
@@ -21,6 +21,8 @@ RETRY: Final = 5.0
 """Seconds until a subscription that failed is tried again."""
 
 Deliver = Callable[[int, Parsed], None]
+RawTick = tuple[str, Any]
+"""A code and what the terminal says of it."""
 NO_CODE: Final = ""
 """Stands for the code where a push had another shape than any known one."""
 
@@ -35,7 +37,7 @@ class _Chunk:
     """One subscription at the terminal. ``newest`` and ``heard`` are written on the vendor's threads."""
 
     codes: list[str]
-    mailbox: Mailbox[tuple[str, Any]]
+    mailbox: Mailbox[RawTick]
     numbers: tuple[int, ...] = ()
     heard: float = field(default_factory=time.monotonic)
     checked: float = field(default_factory=time.monotonic)
@@ -51,28 +53,25 @@ class _Chunk:
         if self.ended:
             return
         if not isinstance(datas, Mapping):
-            self.leave({NO_CODE: [datas]})
+            self.leave([(NO_CODE, [datas])])
             return
-        ticks: dict[str, Any] = {}
-        merged = 0
+        ticks: list[RawTick] = []
         for code, value in datas.items():
-            if isinstance(value, list):
-                merged += max(len(value) - 1, 0)
-                value = value[-1] if value else {}
-            ticks[str(code)] = value
+            for tick in (value or [{}]) if isinstance(value, list) else [value]:
+                ticks.append((str(code), tick))
         if self.saw(ticks):
             self.heard, self.mute = time.monotonic(), 0
-        self.leave(ticks, merged)
+        self.leave(ticks)
 
-    def leave(self, ticks: Mapping[str, Any], merged: int = 0) -> None:
+    def leave(self, ticks: Sequence[RawTick]) -> None:
         """Put raw ticks where the thread that parses finds them."""
-        # An empty tick lies beside the full one that may wait, and neither hides the other.
-        self.mailbox.put({code if tick else f"{code} {{}}": (code, tick) for code, tick in ticks.items()}, merged)
+        # Where they are merged, an empty tick stays beside a full one, and neither hides the other.
+        self.mailbox.put((code if tick else f"{code} {{}}", (code, tick)) for code, tick in ticks)
 
-    def saw(self, ticks: Mapping[str, Any]) -> bool:
+    def saw(self, ticks: Sequence[RawTick]) -> bool:
         """Remember the times of ticks; whether one of them is newer than what was seen before."""
         newer = False
-        for code, tick in ticks.items():
+        for code, tick in ticks:
             moment = tick.get("time") if isinstance(tick, Mapping) else None
             if isinstance(moment, int | float) and moment > self.newest.get(code, 0):
                 self.newest[code] = moment
@@ -86,7 +85,7 @@ class _Push:
     def __init__(self, number: int, symbols: tuple[str, ...] | None, deliver: Deliver, limits: Mapping[str, Limits]) -> None:
         self.number = number
         self.symbols = symbols
-        self.mailbox: Mailbox[tuple[str, Any]] = Mailbox()
+        self.mailbox: Mailbox[RawTick] = Mailbox(BOUND)
         self.chunks: list[_Chunk] = []
         self.codes: tuple[str, ...] | None = None
         self.retry_at = 0.0
@@ -96,7 +95,7 @@ class _Push:
 
     def _run(self) -> None:
         while not self.mailbox.closed:
-            ticks = self.mailbox.take().values()
+            ticks = self.mailbox.take()
             if ticks:
                 self._deliver(self.number, parse_ticks(ticks, int(time.time() * 1000), self._limits))
 
@@ -121,6 +120,8 @@ class Pushes:
         self._generation = 0
         self._closed_merged = 0
         self.supported = True
+        self.remade = 0
+        """How often a subscription was lost or silent and had to be made again."""
 
     @property
     def merged(self) -> int:
@@ -150,6 +151,7 @@ class Pushes:
             # Subscriptions are lost with the client that made them.
             self._generation = self._terminal.generation
             for push in self._pushes.values():
+                self.remade += bool(push.chunks)
                 for chunk in push.chunks:
                     chunk.ended = True
                 push.chunks, push.codes, push.retry_at = [], None, 0.0
@@ -170,6 +172,7 @@ class Pushes:
     def _keep(self, push: _Push) -> None:
         codes = self._universe() if push.symbols is None else push.symbols
         if codes != push.codes:
+            self.remade += bool(push.chunks)
             self._unsubscribe(push.chunks)
             push.chunks = [_Chunk(part, push.mailbox) for part in chunks(codes)]
             push.codes = codes
@@ -187,9 +190,9 @@ class Pushes:
         chunk.leave(ticks)
         chunk.numbers = self._terminal.subscribe(chunk.codes, chunk.arrived)
 
-    def _state(self, chunk: _Chunk) -> Mapping[str, Any]:
+    def _state(self, chunk: _Chunk) -> list[RawTick]:
         ticks = self._terminal.ask("get_full_tick", chunk.codes)
-        return ticks if isinstance(ticks, dict) else {}
+        return list(ticks.items()) if isinstance(ticks, dict) else []
 
     def _look_into(self, chunk: _Chunk) -> _Chunk:
         """Nothing was pushed for a while: does the terminal know something newer? It knows the calendar and the phase best."""
@@ -202,6 +205,7 @@ class Pushes:
             # Subscribing again did not help.
             self._terminal.connect()
             return chunk
+        self.remade += 1
         # What the old subscription still brings must not come after the newer state.
         self._unsubscribe([chunk])
         again = _Chunk(chunk.codes, chunk.mailbox, mute=chunk.mute)

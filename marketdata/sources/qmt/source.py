@@ -25,7 +25,7 @@ from marketdata.sources.base import (
     Unsupported,
 )
 from marketdata.sources.qmt import messages
-from marketdata.sources.qmt.mailbox import Mailbox
+from marketdata.sources.qmt.mailbox import BOUND, Mailbox
 from marketdata.sources.qmt.supervisor import Supervisor
 from marketdata.types import Dividend, Instrument, Parsed, ParseError, Period, Quote
 
@@ -42,25 +42,24 @@ Answered = TypeVar("Answered")
 
 
 class _Subscription:
-    """A running push: what the child sends waits here, newest per symbol, for a callback that may block."""
+    """A running push: what the child sends waits here for a callback that may block."""
 
     def __init__(self, source: QmtSource, number: int, on_parsed: OnParsed) -> None:
         self._source = source
         self._number = number
         self._on_parsed = on_parsed
-        self.mailbox: Mailbox[Quote | ParseError] = Mailbox()
+        self.mailbox: Mailbox[Quote | ParseError] = Mailbox(BOUND)
         self._thread = threading.Thread(target=self._run, name=f"qmt-deliver-{number}", daemon=True)
         self._thread.start()
 
     def arrived(self, parsed: Parsed) -> None:
         """From the child, in the terminal's order."""
-        fresh: dict[str, Quote | ParseError] = {quote.symbol: quote for quote in parsed.quotes}
-        fresh.update((f"{error.symbol} {error.reason}", error) for error in parsed.errors)
-        self.mailbox.put(fresh)
+        self.mailbox.put((quote.symbol, quote) for quote in parsed.quotes)
+        self.mailbox.put((f"{error.symbol} {error.reason}", error) for error in parsed.errors)
 
     def _run(self) -> None:
         while not self.mailbox.closed:
-            waiting = self.mailbox.take().values()
+            waiting = self.mailbox.take()
             quotes = tuple(value for value in waiting if isinstance(value, Quote))
             errors = tuple(value for value in waiting if isinstance(value, ParseError))
             if not waiting or self.mailbox.closed:
@@ -125,6 +124,7 @@ class QmtSource:
             version=supervisor.report.version or None,
             time=supervisor.time,
             restarts=supervisor.restarts,
+            interruptions=supervisor.interruptions,
             dropped=merged + supervisor.merged,
         )
 
@@ -148,7 +148,8 @@ class QmtSource:
     def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> _Subscription:
         """Push quotes; the subscription outlives restarts of the terminal and of its child process.
 
-        What ``on_parsed`` has no time for is merged to the newest per symbol and counted in the status' ``dropped``.
+        What ``on_parsed`` has no time for waits in order; beyond ``mailbox.BOUND`` of it, it is merged to the newest per symbol
+        and counted in the status' ``dropped``.
         """
         if self._supervisor.closed:
             raise SourceUnavailable("closed")

@@ -52,9 +52,12 @@ class Supervisor:
         self._threads: list[threading.Thread] = []
         self._merged_before = 0
         self._fatal = False
+        self._was_up = False
         self.report = messages.Report(False, detail="not started")
         self.state = State.DOWN
         self.restarts = 0
+        self.interruptions = 0
+        """How often the terminal was connected again, or a subscription was made again."""
         self.time: int | None = None
 
     def start(self) -> None:
@@ -211,11 +214,15 @@ class Supervisor:
                 self._resolve(number, body)
             case messages.Failure(number, unsupported, detail):
                 self._resolve(number, Unsupported(detail) if unsupported else SourceUnavailable(detail))
-            case messages.Pong(busy, merged, newest):
+            case messages.Pong(busy, merged, remade, newest):
                 process.heard, process.busy, process.merged = time.monotonic(), busy, merged
+                self.interruptions += remade - process.remade
+                process.remade = remade
                 self.time = newest or self.time
             case messages.Report():
                 process.reported = True
+                self.interruptions += message.up and self._was_up
+                self._was_up = self._was_up or message.up
                 process.was_up = process.was_up or message.up
                 if not self._closing.is_set():
                     state = State.UP if message.up else State.STARTING if message.starting else State.DOWN

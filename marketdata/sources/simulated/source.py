@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Literal
 
@@ -44,13 +44,18 @@ class SimulatedSource:
     """``symbols`` instruments (1 to 5,500) that trade by the A-share rules; ``seed`` makes the market.
 
     ``clock`` is ``virtual`` (sessions one after the other, whatever the hour, ``speed`` times as fast as real time),
-    ``live`` (the exchanges' own hours) or a clock of the caller's.
+    ``live`` (the exchanges' own hours), a clock of the caller's or a function that gives one when the market begins.
     """
 
     name = NAME
 
     def __init__(
-        self, *, symbols: int = MOST, seed: int = 1, clock: Literal["virtual", "live"] | Clock = "virtual", speed: float = 1.0
+        self,
+        *,
+        symbols: int = MOST,
+        seed: int = 1,
+        clock: Literal["virtual", "live"] | Clock | Callable[[], Clock] = "virtual",
+        speed: float = 1.0,
     ) -> None:
         if not 1 <= symbols <= MOST:
             raise ValueError(f"the simulated market has 1 to {MOST} symbols, not {symbols}")
@@ -81,7 +86,7 @@ class SimulatedSource:
             return LiveClock()
         if self._choice == "virtual":
             return VirtualClock(speed=self._speed)
-        return self._choice
+        return self._choice() if callable(self._choice) else self._choice
 
     def _open(self) -> None:
         assert self._clock is not None

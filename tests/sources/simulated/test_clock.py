@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from argus.config import Config
 from marketdata.calendar import CHINA, day_of, phase
+from marketdata.sources import registry
 from marketdata.sources.base import State
 from marketdata.sources.simulated.clock import LiveClock, ManualClock, VirtualClock, forward
 from marketdata.sources.simulated.source import SimulatedSource
@@ -98,3 +100,18 @@ def test_the_trading_dates_are_the_real_ones_where_they_are_known() -> None:
         assert (dates[0], dates[-1]) == ("2025-01-02", CHINA.last.isoformat())
         assert "2026-02-18" not in dates
         assert source.fetch_trading_dates("HK", timeout=10) == ()
+
+
+def test_the_terminals_of_a_process_show_the_same_market_at_the_same_time() -> None:
+    config = Config(source="simulated", simulated_symbols=5, simulated_clock="virtual")
+    first, second = registry.build(config, "first", ""), registry.build(config, "second", "")
+    try:
+        first.start()
+        time.sleep(0.05)
+        second.start()
+        times = [source.status().time or 0 for source in (first, second, first)]
+        assert times == sorted(times)
+        assert times[0] > 0
+    finally:
+        first.close()
+        second.close()
