@@ -1,21 +1,28 @@
 """The newest encoded quote of every symbol in this process: what REST joins and what the hub owes to its clients.
 
-Written by the hub alone, as batches arrive; read from any thread (single dict operations only).
+Written by the hub alone, as batches arrive; read from any thread (single dict operations only, and ``feeds`` is replaced
+rather than changed). A symbol belongs to one feed, the first that brought it, until that feed falls silent, brings its market no
+more or is no more: what another feed says of it meanwhile is dropped, as neither the times nor the seqs of two feeds compare.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marketdata.batch import Batch, seq_of
+import msgspec
+
+from argus.config import config
+from marketdata.batch import Batch, seq_of, without_seq
 from marketdata.throughput import Throughput
 
 
 @dataclass(slots=True)
 class FeedState:
     """How far one feed has come here. ``arrived`` is this process's monotonic clock, ``quotes`` how many came in all,
-    ``clock`` the market's time (ms) where it is not the wall clock's."""
+    ``clock`` the market's time (ms) where it is not the wall clock's. ``symbols`` are the feed's own; what is here of those
+    that are ``inherited`` is of an earlier epoch or another feed, so that its seq says nothing."""
 
     epoch: int = 0
     seq: int = 0
@@ -37,6 +44,8 @@ class LatestStore:
         self.fragments: dict[str, bytes] = {}
         self.feeds: dict[str, FeedState] = {}
         self.feed_of: dict[str, str] = {}
+        self.accepts: Mapping[str, Callable[[str], bool] | None] = {}
+        """Feed -> whether it is to bring a symbol; None: whatever it has."""
         self.throughput = Throughput()
         self.changes = 0
         """Counts what was taken in: what was made of the store holds while this stays the same."""
@@ -68,56 +77,111 @@ class LatestStore:
         age = self.age(now)
         return age is None or age > after
 
-    def apply(self, batch: Batch) -> bool:
-        """Take a batch in. False, and nothing taken, where it is of a fenced-off publisher or has been seen before."""
-        feed = self.feeds.setdefault(batch.feed, FeedState())
+    def apply(self, batch: Batch) -> Batch | None:
+        """Take a batch in. What of it is to be sent on, or None, and nothing taken, where it is of a fenced-off publisher or has
+        been seen before. Not sent on: another feed's symbols, and in a term's last message what is as it was but for its seq."""
+        feed = self._feed(batch.feed)
         if (batch.epoch, batch.seq) <= (feed.epoch, feed.seq):
-            return False
+            return None
         self._advance(feed, batch)
         if batch.canary is not None:
             feed.canary, feed.canary_arrived = batch.canary, feed.arrived
-        self.throughput.add(len(batch.symbols))
-        if batch.symbols:
-            feed.quotes += len(batch.symbols)
-            self.fragments.update(zip(batch.symbols, batch.fragments, strict=True))
-            self._own(feed, batch.feed, batch.symbols)
-        for symbols, _ in batch.bars.values():
-            # A web process that has just started may know a symbol's bars before its quote.
-            self.feed_of.update(dict.fromkeys((symbol for symbol in symbols if symbol not in self.feed_of), batch.feed))
+        # A web process that has just started may know a symbol's bars before its quote.
+        lists = [batch.symbols, *(symbols for symbols, _ in batch.bars.values())]
+        if not all([self._claim(feed, batch.feed, symbols) for symbols in lists]):
+            batch = _among(batch, feed.symbols)
+        if feed.inherited:
+            feed.inherited.difference_update(batch.symbols)
+        news = batch if batch.term is None else self._news(batch)
+        self.throughput.add(len(news.symbols))
+        feed.quotes += len(news.symbols)
+        self.fragments.update(zip(batch.symbols, batch.fragments, strict=True))
         self.changes += 1
-        return True
+        return news
 
     def restore(self, batch: Batch) -> list[str]:
-        """Take a feed's snapshot in: of each symbol only what is newer than what is here. The symbols that changed."""
-        feed = self.feeds.setdefault(batch.feed, FeedState())
+        """Take a feed's snapshot in: of each symbol only what is newer than what is here. The symbols that changed by it."""
+        feed = self._feed(batch.feed)
         if batch.epoch < feed.epoch:
             return []
         if (batch.epoch, batch.seq) > (feed.epoch, feed.seq):
             self._advance(feed, batch)
+        self._claim(feed, batch.feed, batch.symbols)
         changed = []
         for symbol, fragment in zip(batch.symbols, batch.fragments, strict=True):
             here = self.fragments.get(symbol)
-            if here is None or symbol in feed.inherited or seq_of(fragment) > seq_of(here):
-                self.fragments[symbol] = fragment
+            if symbol not in feed.symbols or not (here is None or symbol in feed.inherited or seq_of(fragment) > seq_of(here)):
+                continue
+            self.fragments[symbol] = fragment
+            if here is None or without_seq(fragment) != without_seq(here):
                 changed.append(symbol)
-        self._own(feed, batch.feed, batch.symbols)
+        feed.inherited.difference_update(batch.symbols)
         self.changes += 1
         return changed
+
+    def forget(self, name: str) -> set[str]:
+        """A feed is no more, and nobody says any longer how its symbols stand: they are unknown from now on. Which they are."""
+        feed = self.feeds.get(name)
+        if feed is None:
+            return set()
+        self.feeds = {other: state for other, state in self.feeds.items() if other != name}
+        for symbol in feed.symbols:
+            self.fragments.pop(symbol, None)
+            del self.feed_of[symbol]
+        self.changes += 1
+        return feed.symbols
+
+    def _feed(self, name: str) -> FeedState:
+        if name not in self.feeds:
+            self.feeds = {**self.feeds, name: FeedState()}
+        return self.feeds[name]
 
     @staticmethod
     def _advance(feed: FeedState, batch: Batch) -> None:
         if batch.epoch != feed.epoch:
+            # Their fragments stay until this epoch has brought others, at the latest with its term's last message.
             feed.inherited = set(feed.symbols)
         feed.epoch, feed.seq, feed.published, feed.source = batch.epoch, batch.seq, batch.published, batch.source
         feed.arrived = time.monotonic()
         feed.clock = batch.clock
 
-    def _own(self, feed: FeedState, name: str, symbols: list[str]) -> None:
-        if feed.inherited:
-            feed.inherited.difference_update(symbols)
-        if not feed.symbols.issuperset(symbols):
-            feed.symbols.update(symbols)
-            self.feed_of.update(dict.fromkeys(symbols, name))
+    def _claim(self, feed: FeedState, name: str, symbols: Sequence[str]) -> bool:
+        """Make those symbols the feed's that are nobody's, or whose feed does not bring them now. Whether all are its own."""
+        if feed.symbols.issuperset(symbols):
+            return True
+        heard_since = time.monotonic() - config.stale_after
+        all_own = True
+        for symbol in symbols:
+            owner = self.feed_of.get(symbol, name)
+            if owner != name:
+                other, accepts = self.feeds[owner], self.accepts.get(owner)
+                if other.arrived >= heard_since and (accepts is None or accepts(symbol)):
+                    all_own = False
+                    continue
+                other.symbols.discard(symbol)
+                other.inherited.discard(symbol)
+                feed.inherited.add(symbol)
+            feed.symbols.add(symbol)
+            self.feed_of[symbol] = name
+        return all_own
+
+    def _news(self, batch: Batch) -> Batch:
+        here = self.fragments
+        pairs = zip(batch.symbols, batch.fragments, strict=True)
+        news = {s: body for s, body in pairs if s not in here or without_seq(body) != without_seq(here[s])}
+        return msgspec.structs.replace(batch, symbols=list(news), fragments=list(news.values()))
+
+
+def _among(batch: Batch, symbols: Container[str]) -> Batch:
+    """What a message says of some symbols."""
+
+    def chosen(names: list[str], fragments: list[bytes]) -> tuple[list[str], list[bytes]]:
+        kept = [pair for pair in zip(names, fragments, strict=True) if pair[0] in symbols]
+        return [symbol for symbol, _ in kept], [fragment for _, fragment in kept]
+
+    quotes, fragments = chosen(batch.symbols, batch.fragments)
+    bars = {period: chosen(*part) for period, part in batch.bars.items()}
+    return msgspec.structs.replace(batch, symbols=quotes, fragments=fragments, bars=bars)
 
 
 store = LatestStore()

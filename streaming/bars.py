@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import NamedTuple
 
 from marketdata.batch import bars_of
@@ -38,6 +38,11 @@ class Bars:
         table, newest = self.tables[data_type], self._newest[data_type]
         for symbol in table.keys() - symbols:
             del table[symbol], newest[symbol]
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget these symbols."""
+        for data_type, table in self.tables.items():
+            self.keep(data_type, table.keys() - symbols)
 
 
 _NOTHING = _Newest(0, b"", b"")

@@ -133,6 +133,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
                 streams={} if self.wanted else self.hub.store.streams(),
                 heartbeat_interval=config.heartbeat_interval,
                 quota=quota,
+                stale=not self.wanted and self.hub.store.stale(config.stale_after),
             )
         )
 

@@ -6,7 +6,7 @@ Every fragment carries the symbol, the quote's exchange time, its source and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
 import msgspec
 
@@ -117,6 +117,14 @@ class Facets:
         """Catch up with what happened to the status of symbols while nobody wanted to know."""
         for symbol in symbols:
             self._note_status(symbol, self._quotes[symbol])
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget what was made of the quotes of these symbols."""
+        for symbol in symbols:
+            for cuts in self._cuts.values():
+                cuts.pop(symbol, None)
+            self._states.pop(symbol, None)
+            self._statuses.pop(symbol, None)
 
     def _cut(self, data_type: DataType, symbol: str, quote: bytes) -> bytes:
         cuts = self._cuts[data_type]

@@ -1,4 +1,5 @@
-"""Heartbeats for all connections from one task, spread over the interval so that they do not come in one burst."""
+"""Heartbeats for all connections from one task: spread over the interval so that they do not come in one burst, and to everybody
+at once when the data has become stale or fresh again."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ class Heartbeats:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._groups = max(4, round(config.heartbeat_interval / MAX_STEP))
+        self._stale = hub.store.stale(config.stale_after)
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -26,11 +28,17 @@ class Heartbeats:
         group = 0
         while True:
             await asyncio.sleep(step)
-            self.beat(group)
+            self.step(group)
             group = (group + 1) % self._groups
 
-    def beat(self, group: int) -> None:
-        """Send it to one group: the newest of what each feed has brought, and whether the source has gone silent.
+    def step(self, group: int) -> None:
+        """Send it to one group, or to all where something has become stale or fresh since the last step."""
+        stale = self._hub.store.stale(config.stale_after)
+        turned, self._stale = stale != self._stale, stale
+        self.beat(None if turned else group)
+
+    def beat(self, group: int | None) -> None:
+        """Send it to one group, or to all (None): the newest of what each feed has brought, and whether the source is silent.
 
         A client that is behind gets none, as it would tell of data that is still to come; nor does one that has not been
         greeted yet, nor one whose data comes from a replay's hub.
@@ -38,7 +46,7 @@ class Heartbeats:
         store = self._hub.store
         message: bytes | None = None
         for connection in self._hub.connections.values():
-            if hash(connection.id) % self._groups != group or connection.home is not self._hub:
+            if connection.home is not self._hub or (group is not None and hash(connection.id) % self._groups != group):
                 continue
             if connection.frames and connection.behind_since is None:
                 if message is None:

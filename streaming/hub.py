@@ -24,9 +24,10 @@ from streaming.facets import DERIVED
 from streaming.frame import Frame
 from streaming.metrics import Counters, collector
 from streaming.newest import TAIL, Newest
-from streaming.protocol import data_head
+from streaming.protocol import Epoch, data_head, encode
 from streaming.rows import Rows, Table
 from streaming.selection import Frequency, Selection
+from streaming.terms import NOWHERE, Position, Terms
 from streaming.views import Index, View, view_key
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class Hub:
         """Counts up whenever what ``wanted_bars`` says may have changed."""
         self._views: dict[object, View] = {}
         self._realtime: list[View] = []
+        self._terms = Terms()
         self._rows = Rows()
         self._index = Index()
         self._slow_index = Index()
@@ -120,19 +122,19 @@ class Hub:
         """Take one batch from the channel layer and send everybody what they cover of it."""
         started = time.perf_counter()
         counters = self.counters
-        batch = self._read(blob)
-        if batch is None:
+        message = self._read(blob)
+        if message is None:
             return
-        known = self.store.feeds.get(batch.feed)
-        before = (known.epoch, known.seq) if known else (0, 0)
-        if not self.store.apply(batch):
+        before = self.position(message.feed)
+        batch = self.store.apply(message)
+        if batch is None:
             counters.refused += 1
             return
         counters.batches += 1
         if batch.epoch != before[0]:
             # Another publisher, perhaps on another host: what its clock differs by is not a lag.
             self._offsets.pop(batch.feed, None)
-        self._look_for_gap(batch, before)
+        gap = self._look_for_gap(batch, before)
         if batch.symbols or batch.bars:
             lag = self._lag(batch)
             bars = self._covered_bars(batch.bars) if batch.bars else {}
@@ -151,17 +153,34 @@ class Hub:
                     self._introduce(first)
             counters.fan_out.add(time.perf_counter() - started)
             counters.age.add(max(0.0, time.time() - batch.published / 1000))
+        if gap or batch.epoch != before[0] or batch.term is not None:
+            self._tell(self._terms.heard(batch, before, gap=gap))
 
     def restore(self, blob: bytes) -> tuple[int, int]:
         """Take in a feed's snapshot; what is newer in it is sent to whoever covers it. Its epoch and seq."""
         batch = self._read(blob)
         if batch is None:
             return (0, 0)
+        before = self.position(batch.feed)
         changed = self.store.restore(batch)
         if changed:
             quotes = self.store.fragments
             self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, changed, {})
+        if (batch.epoch, batch.seq) > before:
+            self._tell(self._terms.heard(batch, before, gap=True))
         return (batch.epoch, batch.seq)
+
+    def forget(self, feed: str) -> None:
+        """A feed is no more: its symbols are unknown, and nothing of them is owed any longer."""
+        self._merged.pop(feed, None)
+        self._offsets.pop(feed, None)
+        self._terms.forget(feed)
+        self.newest.forget(self.store.forget(feed))
+
+    def position(self, feed: str) -> Position:
+        """Epoch and seq of the feed's newest message here."""
+        known = self.store.feeds.get(feed)
+        return (known.epoch, known.seq) if known else NOWHERE
 
     def tick(self, now: float) -> None:
         """What time brings about: the ticks of slower views, merged messages, clients that do not read. ``now``: monotonic."""
@@ -206,12 +225,32 @@ class Hub:
             log.error("batch_unreadable", size=len(blob), error=str(error))
             return None
 
-    def _look_for_gap(self, batch: Batch, before: tuple[int, int]) -> None:
+    def _look_for_gap(self, batch: Batch, before: Position) -> bool:
+        """Whether something is missing before a message. Nothing is in a hub without ``on_gap``: not every message is for it."""
         expected = before[1] + 1 if batch.epoch == before[0] else 1
-        if batch.seq > expected:
-            self.counters.gaps += 1
-            if self.on_gap is not None:
-                self.on_gap(batch.feed, batch.epoch, batch.seq - 1)
+        if batch.seq <= expected:
+            return False
+        self.counters.gaps += 1
+        if self.on_gap is None:
+            return False
+        self.on_gap(batch.feed, batch.epoch, batch.seq - 1)
+        return True
+
+    def _tell(self, epoch: Epoch | None) -> None:
+        """Tell every client of a new epoch, after the data that came before it. One that has not been greeted yet will see it in
+        its greeting; one that plays a replay has epochs of its own."""
+        if epoch is None:
+            return
+        log.info(
+            "epoch", feed=epoch.feed, epoch=epoch.epoch, previous=epoch.previous, recovered=epoch.recovered, reason=epoch.reason
+        )
+        self._send_merged(epoch.feed)
+        message = encode(epoch)
+        for connection in list(self.connections.values()):
+            if connection.home is self and (connection.frames or connection.outbox):
+                # What it is owed comes later, and then as it is now, so that its epochs do not go back.
+                connection.outbox.merge()
+                connection.send(message)
 
     def _lag(self, batch: Batch) -> float:
         offset = time.time() - batch.published / 1000
@@ -290,7 +329,9 @@ class Hub:
             bars = {
                 data_type: {s: tables[data_type][s] for s in kept if s in tables[data_type]} for data_type, kept in merged.items()
             }
-            self._fan_out(feed, {symbol: quotes[symbol] for symbol in symbols}, symbols, bars)
+            # Another feed's end may have taken a symbol with it.
+            table = {symbol: quotes[symbol] for symbol in symbols if symbol in quotes}
+            self._fan_out(feed, table, table, bars)
 
     def _note_status(self, covered: Symbols | None) -> None:
         """Catch up with the status of symbols that nobody has wanted so far; that of the others is followed already."""

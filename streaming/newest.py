@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, KeysView, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping, Set
 from functools import partial
 
 from marketdata.latest import LatestStore
@@ -27,6 +27,11 @@ class Newest:
     def symbols(self, data_type: DataType) -> KeysView[str]:
         """Those of which there may be something to send."""
         return self.bars.tables.get(data_type, self.store.fragments).keys()
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Have nothing of these symbols any more."""
+        self.facets.forget(symbols)
+        self.bars.forget(symbols)
 
     def frames(
         self, keys: Mapping[DataType, Iterable[str]], *, snapshot: bool = False, coverage: Coverage | None = None

@@ -77,17 +77,17 @@ class Outbox:
         if self._missed is None and not self._owed and not self._snapshot:
             self._missed = frame
             return
-        self._break_up()
+        self.merge()
         self._owe_frame(frame)
 
     def owe(self, data_type: DataType, symbols: set[str], *, snapshot: bool = False) -> None:
         """Owe the newest of some symbols, as a snapshot or as a change."""
-        self._break_up()
+        self.merge()
         self._owe(data_type, symbols, snapshot=snapshot)
 
     def restrict(self, covered: Mapping[DataType, Symbols | None]) -> None:
         """Forget what is owed outside of ``covered``."""
-        self._break_up()
+        self.merge()
         for owed in (self._snapshot, self._owed):
             for data_type in list(owed):
                 symbols = covered.get(data_type)
@@ -96,6 +96,12 @@ class Outbox:
                     owed[data_type] = kept
                 else:
                     del owed[data_type]
+
+    def merge(self) -> None:
+        """Owe what a frame that is kept has changed, and not the frame."""
+        if self._missed is not None:
+            frame, self._missed = self._missed, None
+            self._owe_frame(frame)
 
     def next(self, source: FrameSource) -> list[Frame]:
         """The next frames to be sent together, usually one; none where nothing is owed."""
@@ -110,11 +116,6 @@ class Outbox:
                 if frames := source.frames(_take(owed), snapshot=snapshot):
                     return frames
         return []
-
-    def _break_up(self) -> None:
-        if self._missed is not None:
-            frame, self._missed = self._missed, None
-            self._owe_frame(frame)
 
     def _owe_frame(self, frame: Frame) -> None:
         if frame.coverage is not None and frame.changes is not None:

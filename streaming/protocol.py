@@ -205,6 +205,7 @@ class Connected(Message, frozen=True, kw_only=True, tag="connected"):
     streams: dict[str, dict[str, int]]
     server_time: int
     heartbeat_interval: float
+    stale: bool = False
     limits: LimitsView | None = None
     quota: QuotaView | None = None
 
@@ -267,6 +268,17 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     server_time: int
     streams: dict[str, dict[str, int]]
     stale: bool
+
+
+class Epoch(Message, frozen=True, kw_only=True, tag="epoch"):
+    """Another publisher goes on with a feed, after what ``previous`` names; without a reason nothing in between is missing."""
+
+    feed: str
+    epoch: int
+    seq: int
+    previous: dict[str, int]
+    recovered: bool
+    reason: str = ""
 
 
 class Goodbye(Message, frozen=True, kw_only=True, tag="goodbye"):

@@ -7,17 +7,24 @@ import gc
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 
 import structlog
+from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
+from django.db import close_old_connections
 
 from argus.access import limits
 from argus.access.principal import Principal
 from argus.access.watch import Watcher
+from argus.config import config
 from argus.errors import GOODBYE_RESTART, ArgusError
 from marketdata import universe
 from marketdata.latest import store
+from marketdata.terminals import health as terminals
+from marketdata.terminals import keeper, probing
+from marketdata.terminals.declare import DeclarationError
 from streaming.heartbeat import Heartbeats
 from streaming.hub import Hub
 from streaming.presence import Presence
@@ -32,6 +39,8 @@ TICK = 0.05
 """Seconds between two looks of the hub at what time brings about."""
 UNIVERSE_INTERVAL = 5.0
 """Seconds between two questions whether the instruments or the sectors have changed."""
+ROUND_INTERVAL = 1.0
+"""Seconds between two rounds of what this process does about the pools."""
 RECONNECT_AFTER_MS = 1500
 """What clients are told to wait for when this process stops."""
 FAREWELL = 0.8
@@ -52,6 +61,7 @@ class Runtime:
         self.snapshots = Snapshots(self.hub)
         self.wants = Wants(self.hub)
         self.stopped = False
+        self._begun = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -65,6 +75,7 @@ class Runtime:
             "leases": self._renew_leases,
             "presence": Presence(self.hub).run,
             "universe": self._refresh_universe,
+            "pools": self._go_rounds,
         }
         # An empty context: started by a first request, they would carry its request id in their logs for ever.
         self._tasks = [
@@ -129,6 +140,41 @@ class Runtime:
                         if connection.on_universe is not None:
                             connection.on_universe()
             await asyncio.sleep(UNIVERSE_INTERVAL)
+
+    async def _go_rounds(self) -> None:
+        away = False
+        if not self._begun:
+            self._begun = True
+            try:
+                await sync_to_async(keeper.begin)()
+            except DeclarationError as error:
+                # Our own commands refuse to start; under another server the rows stay as they are.
+                log.error("pools_not_declared", detail=str(error))
+        try:
+            while True:
+                try:
+                    await sync_to_async(_go_round)()
+                    away = False
+                except DatabaseError as error:
+                    if not away:
+                        log.warning("round_failed", error=type(error).__name__)
+                    away = True
+                await asyncio.sleep(ROUND_INTERVAL)
+        finally:
+            with suppress(DatabaseError):
+                await sync_to_async(keeper.leave)()
+
+
+def _go_round() -> None:
+    """Follow the roster, report, judge the terminals for those who may not ask the database, and answer who probes one of them
+    from another process."""
+    try:
+        keeper.go_round()
+        terminals.refresh()
+        if not config.redis_url:
+            probing.answer_rows()
+    finally:
+        close_old_connections()
 
 
 async def _keep(name: str, run: Run) -> None:

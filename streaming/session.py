@@ -107,6 +107,7 @@ class Session:
         streams: dict[str, dict[str, int]],
         heartbeat_interval: float,
         quota: QuotaView | None,
+        stale: bool = False,
     ) -> list[Effect]:
         """The first message, with the limits where a header or a ticket has brought a principal already."""
         self.principal = principal
@@ -117,6 +118,7 @@ class Session:
             streams=streams,
             server_time=self._now(),
             heartbeat_interval=heartbeat_interval,
+            stale=stale,
             limits=_limits(principal) if principal else None,
             quota=quota,
         )

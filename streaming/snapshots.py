@@ -33,9 +33,9 @@ class Snapshots:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def load_all(self) -> None:
-        """Load what there is of every feed."""
+        """Load what there is of every feed, until it covers what has been heard of it: some of that may have been dropped."""
         for feed in feed_names():
-            self.want(feed, 0, 0)
+            self.want(feed, *self._hub.position(feed))
 
     def want(self, feed: str, epoch: int, seq: int) -> None:
         """Load the feed's snapshot until it covers ``seq``."""

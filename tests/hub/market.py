@@ -10,7 +10,7 @@ import msgspec
 
 from argus.access.principal import SCOPE_READ, Limits, Principal
 from marketdata import klines
-from marketdata.batch import Batch, encode
+from marketdata.batch import Batch, Term, encode
 from marketdata.builder import LiveBar
 from marketdata.latest import LatestStore
 from marketdata.types import DataType, Period, Quote, TradingStatus
@@ -73,6 +73,7 @@ def blob(
     published: float | None = None,
     seqs: Mapping[str, int] | None = None,
     bars: Iterable[LiveBar] = (),
+    term: Term | None = None,
 ) -> bytes:
     """A message of a feed. ``seqs`` are the seqs of a snapshot's fragments where they differ from its own."""
     values = list(quotes)
@@ -89,6 +90,7 @@ def blob(
             symbols=[value.symbol for value in values],
             fragments=[fragment(value, (seqs or {}).get(value.symbol, seq)) for value in values],
             bars=klines.numbered(klines.group(bars), b',"seq":%d}' % seq),
+            term=term,
         )
     )
 

@@ -11,6 +11,9 @@ from channels.layers import get_channel_layer
 from django.core.cache import cache
 
 from marketdata.publish import MESSAGE_TYPE, group_name, snapshot_key
+from marketdata.terminals import roster
+from marketdata.terminals.roster import PoolSpec, Roster
+from streaming import reader
 from streaming.hub import Hub
 from streaming.reader import Reader
 from streaming.snapshots import Snapshots
@@ -68,9 +71,9 @@ async def reading(layer_kind: str) -> AsyncIterator[Reading]:
     await reading.stop()
 
 
-async def publish(message: bytes) -> None:
+async def publish(message: bytes, feed: str = "main") -> None:
     layer: Any = get_channel_layer()
-    await layer.group_send(group_name("main"), {"type": MESSAGE_TYPE, "blob": message})
+    await layer.group_send(group_name(feed), {"type": MESSAGE_TYPE, "blob": message})
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -108,6 +111,89 @@ async def test_a_gap_is_filled_as_soon_as_a_snapshot_covers_it(reading: Reading)
     cache.set(snapshot_key("main"), blob([quote(A, 3), quote(B, 2)], 3, snapshot=True, seqs={A: 3, B: 2}))
     await until(lambda: len(client.wire.data) == 3)
     assert [(piece["symbol"], piece["seq"]) for piece in client.wire.data] == [(A, 1), (A, 3), (B, 2)]
+
+
+async def test_a_feed_that_begins_is_heard_and_one_that_ends_is_forgotten(
+    layer_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"main": PoolSpec("main")}
+    monkeypatch.setattr(roster, "current", lambda: Roster(dict(there)))
+    monkeypatch.setattr(reader, "LOOK", 0.05)
+    reading = Reading()
+    try:
+        hub = reading.hub
+        await reading.joined.wait()
+        client = Client(hub)
+        client.cover([A, B])
+        await publish(blob([quote(A, 1)], 1))
+        await publish(blob([quote(B, 1)], 1, feed="futures"), "futures")
+        await until(lambda: client.wire.data)
+        assert set(hub.store.feeds) == {"main"}
+        cache.set(snapshot_key("futures"), blob([quote(B, 1)], 1, feed="futures", snapshot=True))
+        there["futures"] = PoolSpec("futures")
+        await until(lambda: B in hub.store.fragments)
+        await publish(blob([quote(B, 2)], 2, feed="futures"), "futures")
+        await until(lambda: len(client.wire.data) == 3)
+        hub.store.feeds["main"].canary_arrived = 0.0
+        assert hub.store.stale(60)
+        del there["main"]
+        await until(lambda: set(hub.store.feeds) == {"futures"})
+        assert not hub.store.stale(60), "what is no more is not waited for"
+        await publish(blob([quote(A, 2)], 2))
+        hub.receive(blob([quote(A, 2)], 2))
+        await until(lambda: set(hub.store.feeds) == {"futures"})
+        assert set(hub.store.fragments) == {B}
+    finally:
+        await reading.stop()
+
+
+async def test_a_market_that_moves_to_another_feed_comes_from_that_one(layer_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"main": PoolSpec("main"), "second": PoolSpec("second", markets=("SH",))}
+    monkeypatch.setattr(roster, "current", lambda: Roster(dict(there)))
+    monkeypatch.setattr(reader, "LOOK", 0.05)
+    reading = Reading()
+    try:
+        await reading.joined.wait()
+        await publish(blob([quote(A, 1)], 1))
+        await until(lambda: reading.hub.store.feed_of.get(A) == "main")
+        # The other feed knows of it sooner than this process.
+        await publish(blob([quote(A, 2)], 1, feed="second"), "second")
+        await until(lambda: "second" in reading.hub.store.feeds)
+        assert reading.hub.store.feed_of[A] == "main"
+        there["second"] = PoolSpec("second", markets=("SH", "SZ"))
+        await until(lambda: not reading.hub.store.accepts["main"](A))
+        cache.set(snapshot_key("second"), blob([quote(A, 2)], 1, feed="second", snapshot=True))
+        await until(lambda: reading.hub.store.feed_of[A] == "second")
+    finally:
+        await reading.stop()
+
+
+async def test_a_layer_that_refuses_a_group_is_asked_again(layer_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, refusals = {"main": PoolSpec("main")}, 0
+    layer: Any = get_channel_layer()
+    join = layer.group_add
+
+    async def group_add(group: str, channel: str) -> None:
+        nonlocal refusals
+        if group == group_name("futures") and refusals < 3:
+            refusals += 1
+            raise OSError
+        await join(group, channel)
+
+    monkeypatch.setattr(layer, "group_add", group_add)
+    monkeypatch.setattr(roster, "current", lambda: Roster(dict(there)))
+    monkeypatch.setattr(reader, "LOOK", 0.05)
+    reading = Reading()
+    try:
+        await reading.joined.wait()
+        reading.joined.clear()
+        there["futures"] = PoolSpec("futures")
+        await reading.joined.wait()
+        assert refusals == 3
+        await publish(blob([quote(B, 1)], 1, feed="futures"), "futures")
+        await until(lambda: B in reading.hub.store.fragments)
+    finally:
+        await reading.stop()
 
 
 async def test_a_redis_that_was_away_is_read_again_and_what_was_missed_is_loaded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,6 +15,8 @@ from argus.access import services
 from argus.access.models import APIKey
 from argus.config import config
 from argus.errors import KEY_REVOKED
+from marketdata.terminals import keeper
+from marketdata.terminals.declare import DeclarationError
 from marketdata.types import DataType
 from streaming import runtime
 from streaming.heartbeat import Heartbeats
@@ -106,10 +109,37 @@ def test_a_heartbeat_goes_neither_before_the_greeting_nor_to_who_is_behind() -> 
     assert [message["type"] for message in behind.wire.messages] == ["connected", "data"]
 
 
+def test_everybody_is_told_at_once_and_once_when_the_data_turns_stale_or_fresh() -> None:
+    hub = make_hub()
+    beats = Heartbeats(hub)
+    clients = [Client(hub, str(n)) for n in range(50)]
+    for client in clients:
+        client.connection.send(b'{"type":"connected"}')
+
+    def told() -> list[list[bool]]:
+        return [[message["stale"] for message in client.wire.take() if message["type"] == "heartbeat"] for client in clients]
+
+    hub.receive(blob([quote(A, 1)], 1))
+    beats.step(0)
+    assert told() == [[False]] * 50
+    beats.step(0)
+    assert [] in told(), "as long as nothing turns, a step is for one group"
+    hub.store.feeds["main"].canary_arrived = time.monotonic() - config.stale_after - 1
+    beats.step(0)
+    assert told() == [[True]] * 50
+    beats.step(0)
+    assert [] in told()
+    hub.receive(blob([quote(A, 2)], 2))
+    beats.step(0)
+    assert told() == [[False]] * 50
+
+
 def test_the_counts_are_what_prometheus_is_told() -> None:
     def value(name: str) -> float:
         return REGISTRY.get_sample_value(name) or 0.0
 
+    # Hubs of other tests take their counts with them when they are collected.
+    gc.collect()
     before = {
         name: value(name) for name in ("argus_stream_quotes_total", "argus_stream_frames_total", "argus_stream_age_seconds_count")
     }
@@ -120,3 +150,28 @@ def test_the_counts_are_what_prometheus_is_told() -> None:
     after = {name: value(name) for name in before}
     assert {name: after[name] - before[name] for name in before} == dict.fromkeys(before, 1.0)
     assert value("argus_stream_connections") >= 1
+
+
+async def test_the_rounds_about_the_pools_go_on_under_a_declaration_that_is_wrong(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[None] = []
+    rounds: list[None] = []
+
+    def begin() -> None:
+        begun.append(None)
+        raise DeclarationError("strateggy is not known")
+
+    def go_round() -> None:
+        rounds.append(None)
+        if len(rounds) == 1:
+            raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(keeper, "begin", begin)
+    monkeypatch.setattr(keeper, "go_round", go_round)
+    monkeypatch.setattr(runtime, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(runtime, "ROUND_INTERVAL", 0.01)
+    await runtime.ensure_started()
+    await until(lambda: len(rounds) > 3)
+    await runtime.stop()
+    assert len(begun) == 1, "a task that is started again is no start of the process"

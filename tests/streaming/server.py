@@ -21,7 +21,7 @@ from argus.access.models import APIKey, Plan
 from argus.access.principal import DATA_TYPES
 from argus.asgi import application
 from marketdata import klines
-from marketdata.batch import Batch, encode
+from marketdata.batch import Batch, Term, encode
 from marketdata.builder import LiveBar
 from marketdata.publish import MESSAGE_TYPE, group_name
 from marketdata.types import Quote
@@ -54,15 +54,16 @@ class Feed:
     """What a publisher sends."""
 
     def __init__(self) -> None:
+        self.epoch = 1
         self.seq = 0
 
-    async def publish(self, *quotes: Quote, bars: Iterable[LiveBar] = ()) -> None:
+    async def publish(self, *quotes: Quote, bars: Iterable[LiveBar] = (), term: Term | None = None) -> None:
         """One message into the feed's group."""
         self.seq += 1
         tail = b',"seq":%d}' % self.seq
         batch = Batch(
             feed="main",
-            epoch=1,
+            epoch=self.epoch,
             seq=self.seq,
             published=time.time_ns() // 1_000_000,
             source="test",
@@ -72,9 +73,18 @@ class Feed:
             symbols=[quote.symbol for quote in quotes],
             fragments=[msgspec.json.encode(quote)[:-1] + tail for quote in quotes],
             bars=klines.numbered(klines.group(bars), tail),
+            term=term,
         )
         layer: Any = get_channel_layer()
         await layer.group_send(group_name("main"), {"type": MESSAGE_TYPE, "blob": encode(batch)})
+
+    async def take_over(self, *pending: Quote, known: Iterable[Quote] = ()) -> None:
+        """Go on as another publisher that lost nothing: what its predecessor had not sent, and then the rest of what it knows."""
+        end = (self.epoch, self.seq)
+        self.epoch, self.seq = self.epoch + 1, 0
+        await self.publish()
+        await self.publish(*pending)
+        await self.publish(*known, term=Term(*end, recovered=True))
 
 
 class Server:
@@ -129,7 +139,7 @@ class Client:
     async def answer(self, id: str | int | None) -> dict[str, Any]:
         while True:
             message = await self.receive()
-            if message.get("id") == id and message["type"] not in ("data", "heartbeat"):
+            if message.get("id") == id and message["type"] not in ("data", "epoch", "heartbeat"):
                 return message
 
     async def closed(self) -> int:

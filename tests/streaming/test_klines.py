@@ -14,7 +14,7 @@ from argus.config import Config
 from marketdata import publish, reconcile, universe
 from marketdata.batch import Batch, decode
 from marketdata.calendar import midnight
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.lease import Lease, MemoryLease
 from marketdata.publisher import Publisher
 from marketdata.sources.base import Capability
@@ -186,7 +186,7 @@ async def test_the_days_bar_is_the_quotes_own_day(server: Server, key: str, mark
     async with subscriber(server, key, *five, data_types=["quote", "kline:1d"]) as one:
         quotes: dict[str, Any] = {}
         days: dict[str, Any] = {}
-        await until(lambda: market.feed._demand.wanted, "the demand")
+        await until(lambda: market.feed.bars.demand.wanted, "the demand")
         await market.go("09:31:30")
         await market.go("09:32:30")
         async with asyncio.timeout(20):
@@ -214,7 +214,7 @@ async def test_bars_are_published_only_while_somebody_wants_them(server: Server,
         await market.go("09:32:10")
         assert {tuple(symbols) for bars in market.bars_since(count) for symbols, _ in bars.values()} == {(symbol,)}
         assert (await one.ask("unsubscribe", subscription="bars"))["type"] == "unsubscribed"
-        await until(lambda: not market.feed._demand.wanted, "the demand to end")
+        await until(lambda: not market.feed.bars.demand.wanted, "the demand to end")
         count = len(market.sent)
         await market.go("09:33:10")
         assert len(market.sent) > count
@@ -223,8 +223,8 @@ async def test_bars_are_published_only_while_somebody_wants_them(server: Server,
 
 async def test_a_client_that_goes_away_ends_its_demand(server: Server, key: str, market: Market) -> None:
     async with subscriber(server, key, "*", data_types=["kline:1h"]):
-        await until(lambda: market.feed._demand.wanted, "the demand")
-    await until(lambda: not market.feed._demand.wanted, "the demand to end")
+        await until(lambda: market.feed.bars.demand.wanted, "the demand")
+    await until(lambda: not market.feed.bars.demand.wanted, "the demand to end")
 
 
 @pytest.mark.parametrize("frequency", ["1s", "1m"])
@@ -272,15 +272,15 @@ async def test_bars_that_the_terminal_brings_are_published_in_the_place_of_ours(
         await market.go("09:31:10")
         await market.go("09:31:50")
         await bars(one, {symbol}, lambda piece: piece["closed"] and piece["time"] == at("09:31:00"))
-        ours = next(bar for bar in market.feed.provisional(10_000) if bar.symbol == symbol and bar.time == at("09:31:00"))
+        ours = next(bar for bar in market.feed.bars.provisional(10_000) if bar.symbol == symbol and bar.time == at("09:31:00"))
         theirs = await asyncio.to_thread(
             lambda: market.source.fetch_bars([symbol], ours.period, start=ours.time, end=ours.time, timeout=10)
         )
         series = theirs.series[symbol]
-        await asyncio.to_thread(market.feed.settle, series.bars(symbol, ours.period, "simulated"))
+        await asyncio.to_thread(market.feed.bars.settle, series.bars(symbol, ours.period, "simulated"))
         settled = await bars(one, {symbol}, lambda piece: piece["closed"] and not piece["provisional"])
         assert settled[symbol]["time"] == at("09:31:00")
-        assert all(bar.time != ours.time for bar in market.feed.provisional(10_000) if bar.symbol == symbol)
+        assert all(bar.time != ours.time for bar in market.feed.bars.provisional(10_000) if bar.symbol == symbol)
 
 
 class Closed:
@@ -315,7 +315,7 @@ async def test_a_standby_goes_on_with_the_bars_where_the_active_terminal_was_kil
         async with subscriber(server, key, *symbols, data_types=["kline:1m", "kline:5m"]) as one:
             closed = Closed(one)
             listening = asyncio.create_task(closed.listen())
-            await until(lambda: active.feed._demand.wanted and standby.feed._demand.wanted, "the demand")
+            await until(lambda: active.feed.bars.demand.wanted and standby.feed.bars.demand.wanted, "the demand")
             for text in ("09:30:20", "09:30:50", "09:31:05", "09:31:30", "09:31:50"):
                 for market in (active, standby):
                     await market.go(text)

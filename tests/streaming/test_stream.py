@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,8 @@ from websockets.exceptions import InvalidStatus
 
 from argus.access.models import APIKey, Plan
 from argus.access.services import revoke_keys
+from argus.config import config
+from marketdata.latest import store
 from streaming import tickets
 from tests.streaming.server import SYMBOLS, Client, Server, client, new_key, quote, subscriber, until
 
@@ -333,3 +336,41 @@ async def test_answers_come_in_the_order_of_the_requests(server: Server, key: st
             await one.send("subscribe" if number % 2 else "ping", id=number, **action)
         answers = [await one.receive() for _ in range(200)]
     assert [answer["id"] for answer in answers] == list(range(200))
+
+
+# Another publisher, or none
+
+
+async def test_a_takeover_brings_what_was_missing_nothing_twice_and_the_new_epoch(server: Server, key: str) -> None:
+    async with subscriber(server, key, A, B) as one, client(server, key) as idle:
+        await server.feed.publish(quote(A), quote(B))
+        await one.receive("data")
+        await server.feed.take_over(quote(A, price=11.0), known=[quote(B)])
+        data = await one.receive("data")
+        assert (data["epoch"], [piece["symbol"] for piece in data["data"]]) == (2, [A])
+        epoch = await one.receive("epoch")
+        assert epoch == {
+            "type": "epoch",
+            "feed": "main",
+            "epoch": 2,
+            "seq": 3,
+            "previous": {"epoch": 1, "seq": 1},
+            "recovered": True,
+        }
+        assert await idle.receive("epoch") == epoch
+        await server.feed.publish(quote(B, price=12.0))
+        assert (await one.receive("data"))["seq"] == 4
+
+
+async def test_a_silent_source_is_told_at_once_and_so_is_its_return(server: Server, key: str) -> None:
+    async with subscriber(server, key, A) as one:
+        await server.feed.publish(quote(A))
+        assert (await one.receive("heartbeat"))["stale"] is False
+        store.feeds["main"].canary_arrived = time.monotonic() - config.stale_after - 1
+        assert (await one.receive("heartbeat"))["stale"] is True
+        async with client(server, key) as late:
+            assert (await late.receive("connected"))["stale"] is True
+        await server.feed.publish()
+        assert (await one.receive("heartbeat"))["stale"] is False
+        async with client(server, key) as late:
+            assert "stale" not in await late.receive("connected")
