@@ -7,14 +7,19 @@ Run one such worker per terminal (``celery -A argus worker -Q terminal.main``) a
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.schedules import schedule
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import beat_init, celeryd_init, setup_logging, worker_ready, worker_shutting_down
 from django_structlog.celery.steps import DjangoStructLogInitStep
+
+if TYPE_CHECKING:
+    from marketdata.terminals.keeper import Keeper
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "argus.settings")
 
@@ -36,7 +41,7 @@ _STARTED = datetime.now(UTC), time.monotonic()
 app = Celery("argus")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.steps["worker"].add(DjangoStructLogInitStep)
-app.autodiscover_tasks(["marketdata", "marketdata.history"])
+app.autodiscover_tasks(["marketdata", "marketdata.history", "marketdata.terminals"])
 
 
 def queue_of(terminal: str) -> str:
@@ -74,11 +79,16 @@ def resume_entry() -> dict[str, Any]:
     return {"task": "marketdata.history.tasks.resume_backfills", "schedule": every, "options": options}
 
 
-app.conf.beat_schedule = {
-    **{f"poll-{terminal}": poll_entry(terminal, config.poll_interval) for terminal in config.addresses},
-    **{f"reconcile-{name}": entry("marketdata.tasks.reconcile_bars", name, RECONCILE_INTERVAL) for name in config.addresses},
-}
-app.conf.beat_schedule["resume-backfills"] = resume_entry()
+def schedule_of(terminals: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Beat's entries for these terminals."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name in terminals:
+        entries[f"poll-{name}"] = poll_entry(name, config.poll_interval)
+        entries[f"reconcile-{name}"] = entry("marketdata.tasks.reconcile_bars", name, RECONCILE_INTERVAL)
+    return entries
+
+
+app.conf.beat_schedule = {"resume-backfills": resume_entry()}
 
 
 @setup_logging.connect
@@ -89,13 +99,37 @@ def _logging(**_: Any) -> None:
     configure(settings.LOGGING)
 
 
+_keeper: Keeper | None = None
+
+
+@celeryd_init.connect
+def _declare(**_: Any) -> None:
+    """Before there is anything to end: of what a receiver raises, Celery lets nothing but an exit out."""
+    from marketdata.terminals import keeper
+
+    keeper.begin_or_end()
+
+
+@beat_init.connect
+def _keep_beat(**_: Any) -> None:
+    from marketdata.terminals.keeper import Keeper
+
+    if threading.current_thread() is threading.main_thread():
+        # In a thread it is beside a worker, which has a keeper.
+        _declare()
+        Keeper().start()
+
+
 @worker_ready.connect
 def _start_feeds(sender: Any, **_: Any) -> None:
-    from marketdata import feeds
+    from marketdata.terminals.crew import Crew
+    from marketdata.terminals.keeper import Keeper
 
-    for queue in sender.task_consumer.queues:
-        if queue.name.startswith(QUEUE_PREFIX):
-            feeds.start(queue.name.removeprefix(QUEUE_PREFIX))
+    global _keeper
+    queues = [queue.name for queue in sender.task_consumer.queues]
+    names = [name.removeprefix(QUEUE_PREFIX) for name in queues if name.startswith(QUEUE_PREFIX)]
+    _keeper = Keeper(Crew(names))
+    _keeper.start()
 
 
 @worker_shutting_down.connect
@@ -105,5 +139,7 @@ def _stop_feeds(**_: Any) -> None:
 
     # A worker waits for its tasks; a backfill goes on elsewhere, or here after the restart.
     fetch.ending.set()
+    if _keeper is not None:
+        _keeper.stop()
     feeds.stop_all()
     publish.unbind()

@@ -83,7 +83,7 @@ def add_up(parser: argparse.ArgumentParser) -> None:
         type=_terminal,
         action="append",
         metavar="[NAME=]HOST:PORT",
-        help=f"a terminal; repeat it for several (default: {DEFAULT_TERMINAL})",
+        help=f"a terminal; repeat it for several (default: those that there are, at first {DEFAULT_TERMINAL})",
     )
     simulated = parser.add_argument_group("with --source simulated")
     simulated.add_argument("--symbols", type=int, metavar="N", help="how many instruments (default: 5500)")
@@ -118,8 +118,6 @@ def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     if source == "replay" and not options.file and not environment.get("ARGUS_REPLAY_FILES"):
         raise Refused("--source replay needs a recorded file: add --file PATH")
     terminals = options.terminal
-    if source == "qmt" and not terminals and not environment.get("ARGUS_TERMINALS"):
-        terminals = [DEFAULT_TERMINAL]
     found = {
         "ARGUS_SOURCE": options.source,
         "ARGUS_TERMINALS": ",".join(_named(terminals)) if terminals else None,

@@ -49,7 +49,12 @@ class Config(BaseSettings):
 
     source: Literal["simulated", "replay", "qmt"] = Field("simulated", description="Where the quotes come from.")
     terminals: Words = Field(
-        ("main",), description="The terminals: NAME for a source without an address, NAME=HOST:PORT for qmt, separated by commas."
+        ("main",),
+        description="The terminals of one pool, main: NAME for a source without an address, NAME=HOST:PORT for qmt, separated by "
+        "commas; applied at every start.",
+    )
+    pools: Path | None = Field(
+        None, description="A TOML file that declares pools and terminals (docs/terminals.md); applied at every start."
     )
     poll_interval: float = Field(1.0, gt=0, le=60, description="Seconds between two polls of a terminal.")
     source_timeout: float = Field(10.0, gt=0, le=150, description="The deadline of one call to a source, in seconds.")
@@ -103,6 +108,13 @@ class Config(BaseSettings):
                 raise ValueError(f"{name!r} is not a terminal's name: use letters, digits, - and _")
         if not names or len(set(names)) != len(names):
             raise ValueError("give at least one terminal, each under its own name")
+        return value
+
+    @field_validator("pools")
+    @classmethod
+    def _one_declaration(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("terminals", ("main",)) != ("main",):
+            raise ValueError("it is set beside ARGUS_TERMINALS: declare the terminals in one of them")
         return value
 
     @field_validator("stale_after")

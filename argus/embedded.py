@@ -26,7 +26,7 @@ class EmbeddedCelery:
         app.set_default()
         self._ready = threading.Event()
         # Not celery.apps.worker.Worker, which takes the process' signals. Nobody else is there to gossip with.
-        self._worker = WorkController(
+        self._worker: Any = WorkController(
             app=app,
             pool_cls="threads",
             concurrency=concurrency,
@@ -37,8 +37,7 @@ class EmbeddedCelery:
             ready_callback=lambda _consumer: self._ready.set(),
         )
         self._thread = threading.Thread(target=self._worker.start, name="celery-worker", daemon=True)
-        # A file of last runs (Celery's default) would be written into the working directory, and polls need none.
-        self._beat: Any = EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler")
+        self._beat: Any = EmbeddedService(app, thread=True, scheduler_cls=app.conf.beat_scheduler)
 
     def start(self) -> None:
         """Start both; returns when the worker takes tasks."""
@@ -48,6 +47,14 @@ class EmbeddedCelery:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise RuntimeError("the embedded Celery worker did not start; its log says why")
         self._beat.start()
+
+    def consume(self, queue: str) -> None:
+        """Take tasks from one more queue."""
+        self._worker.consumer.call_soon(self._worker.consumer.add_task_queue, queue)
+
+    def leave(self, queue: str) -> None:
+        """Take none from it any more."""
+        self._worker.consumer.call_soon(self._worker.consumer.cancel_task_queue, queue)
 
     def stop(self, timeout: float) -> None:
         """End both. A task that still runs after ``timeout`` seconds is ``abandoned``: it ends with the process."""

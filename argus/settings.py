@@ -85,6 +85,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # quotes. Protocol 2, because redis-py formats every RESP3 push for a debug line; no socket timeout, because it would
 # cut idle subscribers off.
 CACHES: dict[str, Any]
+# Seconds for one call to Redis, where somebody waits for it: a Redis that hangs must not hold a request beyond its deadline.
+REDIS_TIMEOUTS = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0}
 if config.redis_url:
     CHANNEL_LAYERS = {
         "default": {
@@ -92,7 +94,13 @@ if config.redis_url:
             "CONFIG": {"hosts": [{"address": config.redis_url, "protocol": 2, "socket_timeout": None, "max_connections": 1000}]},
         }
     }
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": config.redis_url}}
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": config.redis_url,
+            "OPTIONS": REDIS_TIMEOUTS,
+        }
+    }
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10_000}}}
     # 300 entries, the default, would let a burst of stream tickets evict a feed's snapshot.
@@ -126,7 +134,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["argus.access.drf.ReadScope"],
     "DEFAULT_THROTTLE_CLASSES": ["argus.access.drf.PlanQuota"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["argus.access.drf.JsonBody"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "argus.access.drf.problem_response",
     "UNAUTHENTICATED_USER": None,
@@ -144,6 +152,7 @@ SPECTACULAR_SETTINGS = {
         "marketdata.api.schema.add_components",
         "marketdata.api.reference_schema.add_components",
         "marketdata.api.history_schema.add_components",
+        "marketdata.api.pools_schema.add_components",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "",  # The page has ours; the default is on somebody else's server.
@@ -152,16 +161,24 @@ CELERY_TIMEZONE = TIME_ZONE
 CELERY_BROKER_URL = config.redis_url or "memory://localhost"
 CELERY_RESULT_BACKEND = config.redis_url or "cache+memory://"
 # memory:// looks for work once a second unless told otherwise.
-CELERY_BROKER_TRANSPORT_OPTIONS = {} if config.redis_url else {"polling_interval": 0.05}
+CELERY_BROKER_TRANSPORT_OPTIONS = REDIS_TIMEOUTS if config.redis_url else {"polling_interval": 0.05}
+CELERY_REDIS_SOCKET_TIMEOUT = REDIS_TIMEOUTS["socket_timeout"]
+CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = REDIS_TIMEOUTS["socket_connect_timeout"]
+# Celery would try for twenty seconds, and keep everybody waiting who asks meanwhile. What is lost is asked for again.
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": CELERY_TASK_PUBLISH_RETRY_POLICY} if config.redis_url else {}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
+# Seconds; whoever waits for a result does so for a minute at most.
+CELERY_RESULT_EXPIRES = 600
 CELERY_TASK_DEFAULT_QUEUE = "argus"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_POOL = "threads"
-# Per terminal a thread for its poll, one for a refresh of the reference data, which takes a minute, and two for fetches of
-# bars: a poll must not wait for them. Beside those one for a backfill, and one. (Celery's default is the number of processors.)
-CELERY_WORKER_CONCURRENCY = 4 * len(config.addresses) + 2
-CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
+# Threads are made as they are needed. Per terminal there is a poll, a refresh of the reference data, which takes a minute, and as
+# many requests as the terminal stands: a poll must not wait for them. Beside those a backfill. (Celery's default is the number
+# of processors.)
+CELERY_WORKER_CONCURRENCY = 64
+CELERY_BEAT_SCHEDULER = "marketdata.terminals.beat:RosterScheduler"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
 # One line for a request, not two, and none for a poll that went well: at one a second these would be most of the log.

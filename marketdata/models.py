@@ -9,6 +9,21 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from marketdata.exchanges import Kind
+from marketdata.terminals.models import Pool, Report, Terminal
+
+__all__ = [
+    "Backfill",
+    "BarDifference",
+    "Dividends",
+    "Instrument",
+    "MainContract",
+    "Pool",
+    "Report",
+    "Revision",
+    "Sector",
+    "Terminal",
+    "TradingDates",
+]
 
 KINDS = {
     Kind.STOCK: _("stock"),

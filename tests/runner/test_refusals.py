@@ -217,8 +217,8 @@ def test_options_become_settings(tmp_path: Path) -> None:
     assert cli.prepare("up", ["--port", "0"], program="x") == {}
 
 
-def test_qmt_without_an_address_is_the_terminal_on_this_machine() -> None:
-    assert cli.prepare("up", ["--source", "qmt", "--port", "0"], program="x")["ARGUS_TERMINALS"] == "main=127.0.0.1:58610"
+def test_qmt_without_a_terminal_is_over_those_that_there_are() -> None:
+    assert cli.prepare("up", ["--source", "qmt", "--port", "0"], program="x") == {"ARGUS_SOURCE": "qmt"}
 
 
 def test_a_name_with_several_addresses_is_bound_on_all_with_one_port() -> None:

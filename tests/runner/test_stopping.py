@@ -49,6 +49,7 @@ def test_the_second_signal_ends_a_stop_that_hangs_at_once() -> None:
 
 def test_a_task_that_does_not_end_is_abandoned_and_the_stop_goes_on() -> None:
     app = Celery("hanging", broker="memory://localhost", set_as_current=False)
+    app.conf.beat_scheduler = "celery.beat:Scheduler"
     app.conf.update(task_default_queue="hanging", task_ignore_result=True, broker_transport_options={"polling_interval": 0.01})
     running, release = threading.Event(), threading.Event()
 
@@ -75,6 +76,7 @@ def test_the_schedule_runs_in_the_embedded_beat() -> None:
     def tick() -> None:
         ran.release()
 
+    app.conf.beat_scheduler = "celery.beat:Scheduler"
     app.conf.beat_schedule = {"tick": {"task": "scheduled.tick", "schedule": 0.05}}
     celery = EmbeddedCelery(app, queues=["scheduled"], concurrency=1)
     celery.start()

@@ -29,6 +29,9 @@ class Command(BaseCommand):
             sys.exit(f"argus: {refusal}.")
         for problem in checks.archive_takes_files(None):
             sys.exit(f"argus: {problem.msg} {problem.hint}")
+        from marketdata.terminals import keeper
+
+        keeper.begin_or_end()
         self.stdout.write(f"argus: serving on http://{host}:{sockets[0].getsockname()[1]} with {server}")
         self.stdout.flush()
         (_daphne if server == "daphne" else _uvicorn)(sockets)

@@ -7,8 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from django.core.management.base import BaseCommand
@@ -16,6 +15,9 @@ from django.db import OperationalError
 
 from argus import checks, cli
 from argus.config import config
+
+if TYPE_CHECKING:
+    from argus.embedded import EmbeddedCelery
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +46,8 @@ class Command(BaseCommand):
             sys.exit(f"argus: {refusal}.")
         for problem in (*checks.redis_answers(None), *checks.archive_takes_files(None)):
             sys.exit(f"argus: {problem.msg} {problem.hint}")
-        _check_sources()
+        if config.source != "qmt":
+            _check_source("main", "")
         port = sockets[0].getsockname()[1]
         self._say(f"starting, source {config.source}, data in {config.data_dir} ...")
         from argus import first_start
@@ -53,6 +56,7 @@ class Command(BaseCommand):
             first_start.migrate()
         except OperationalError as error:
             sys.exit(f"argus: the database does not answer ({str(error).splitlines()[0]}); start it, or see DATABASE_URL.")
+        _check_terminals()
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         base = f"http://{shown}:{port}"
         if words := first_start.announcement(first_start.make(), base):
@@ -75,16 +79,17 @@ class Service:
     """Everything that runs, for as long as it runs."""
 
     def __init__(self, *, base: str, started: float, say: Any) -> None:
-        from argus.celery import app, queue_of
-        from argus.embedded import EmbeddedCelery
+        from marketdata.terminals.crew import Crew
+        from marketdata.terminals.keeper import Keeper
 
         self._base = base
         self._started = started
         self._say = say
         self._clean = False
         self._watch: asyncio.Task[None] | None = None
-        queues = [app.conf.task_default_queue, *(queue_of(terminal) for terminal in config.addresses)]
-        self._celery = EmbeddedCelery(app, queues=queues, concurrency=app.conf.worker_concurrency)
+        self._celery: EmbeddedCelery | None = None
+        self._crew = Crew(on_joined=self._joined, on_left=self._left)
+        self._keeper = Keeper(self._crew)
 
     def run(self, sockets: Any) -> bool:
         """Serve until a signal comes; False if something had to be left hanging."""
@@ -98,14 +103,41 @@ class Service:
         return self._clean
 
     async def _start(self) -> None:
-        from marketdata import feeds, publish
+        from marketdata import publish
+        from marketdata.terminals import roster
 
         publish.bind(asyncio.get_running_loop())
-        feeds.start_all()
-        await asyncio.to_thread(self._celery.start)
-        log.info("service_started", listen=self._base, source=config.source, terminals=list(config.addresses))
+        await asyncio.to_thread(self._start_work)
+        log.info("service_started", listen=self._base, source=config.source, terminals=list(roster.current().terminals))
         self._say(f"listening on {self._base} (Ctrl-C ends it)")
         self._watch = asyncio.create_task(self._announce_ready())
+
+    def _start_work(self) -> None:
+        from argus.celery import app, queue_of
+        from argus.embedded import EmbeddedCelery
+        from marketdata import feeds
+
+        self._keeper.start()
+        queues = [app.conf.task_default_queue, *(queue_of(feed.terminal) for feed in feeds.all_running())]
+        celery = EmbeddedCelery(app, queues=queues, concurrency=app.conf.worker_concurrency)
+        celery.start()
+        self._celery = celery
+        for feed in feeds.all_running():
+            if queue_of(feed.terminal) not in queues:
+                # It came while the worker was starting.
+                celery.consume(queue_of(feed.terminal))
+
+    def _joined(self, terminal: str) -> None:
+        from argus.celery import queue_of
+
+        if self._celery is not None:
+            self._celery.consume(queue_of(terminal))
+
+    def _left(self, terminal: str) -> None:
+        from argus.celery import queue_of
+
+        if self._celery is not None:
+            self._celery.leave(queue_of(terminal))
 
     async def _announce_ready(self) -> None:
         """Say when the first quotes have come all the way, or that they have not come yet and where to look."""
@@ -122,7 +154,7 @@ class Service:
 
     async def _stop(self) -> None:
         from argus.serving import in_thread
-        from marketdata import feeds, publish
+        from marketdata import publish
         from marketdata.history import fetch
         from streaming import runtime
 
@@ -131,8 +163,9 @@ class Service:
         if self._watch is not None:
             self._watch.cancel()
         steps = {
-            "celery": in_thread(partial(self._celery.stop, CELERY_STOP)),
-            "feeds": in_thread(feeds.stop_all),
+            "celery": in_thread(self._stop_celery),
+            "feeds": in_thread(self._stop_feeds),
+            "keeper": in_thread(self._keeper.stop),
             "runtime": runtime.stop(),
         }
         tasks = [asyncio.create_task(step, name=name) for name, step in steps.items()]
@@ -142,17 +175,37 @@ class Service:
             log.warning("stop_abandoned", part=task.get_name(), waited=STOP_TIMEOUT)
         for task in done:
             task.result()
-        self._clean = not hanging and not self._celery.abandoned
+        self._clean = not hanging and not (self._celery is not None and self._celery.abandoned)
         publish.unbind()
         log.info("service_stopped", clean=self._clean)
 
+    def _stop_celery(self) -> None:
+        if self._celery is not None:
+            self._celery.stop(CELERY_STOP)
 
-def _check_sources() -> None:
-    """A source that cannot even be made (a recording that nobody can read) is found before anything starts."""
+    def _stop_feeds(self) -> None:
+        from marketdata import feeds
+
+        self._crew.end()
+        feeds.stop_all()
+
+
+def _check_terminals() -> None:
+    """A declaration that cannot be applied, and a terminal that lacks its address, are found before anything starts."""
+    from marketdata.terminals import keeper, roster
+
+    keeper.begin_or_end()
+    for name, terminal in roster.current().terminals.items():
+        if not terminal.enabled:
+            continue
+        _check_source(name, terminal.address)
+
+
+def _check_source(terminal: str, address: str) -> None:
+    """A source that cannot even be made is found before anything starts, such as a recording that nobody can read."""
     from marketdata.sources import registry
 
-    for terminal in config.addresses:
-        try:
-            registry.build(config, terminal)
-        except ValueError as error:
-            sys.exit(f"argus: {error}")
+    try:
+        registry.build(config, terminal, address)
+    except ValueError as error:
+        sys.exit(f"argus: {error}")
