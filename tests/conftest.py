@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,24 @@ import redis
 from bench.redis_server import find_redis
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What is asked for on the command line alone."""
+    parser.addoption("--soak", action="store_true", help="also run the tests that take many minutes to prove more of the same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Our own marks."""
+    config.addinivalue_line("markers", "soak: takes many minutes to prove more of the same; runs with --soak alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the soak tests out where they were not asked for."""
+    if not config.getoption("--soak"):
+        left_out = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +84,16 @@ class RedisServer:
             self._process.kill()
             self._process.wait(10)
             self._process = None
+
+    def hang(self) -> None:
+        """Let it keep its connections and say nothing, as a machine that is overloaded or cut off would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
         """A client of it."""

@@ -29,6 +29,10 @@ class ShortLived(Generic[T]):
         value, until = self._held.get(key, (None, 0.0))
         return value if value is not None and self._clock() < until else None
 
+    def last(self, key: BlockKey) -> T | None:
+        """The value that was put last, good or not, as long as nothing took its place."""
+        return self._held.get(key, (None, 0.0))[0]
+
     def put(self, key: BlockKey, value: T, seconds: float) -> None:
         """Keep it for so many seconds."""
         with self._lock:

@@ -252,7 +252,7 @@ class Tiers:
 
         ``key.part`` is whatever tells one stretch from another, such as the day.
         """
-        now = market_time.now()
+        now = time.time_ns() // 1_000_000
         blocks = {key: (Block(series, frozenset(), now), seconds) for key, (series, seconds) in bars.items()}
         for key, (block, seconds) in blocks.items():
             self._forming.put(key, block, seconds)
@@ -270,6 +270,11 @@ class Tiers:
     def get_forming_memory(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Found]:
         """The same from memory alone."""
         return {key: Found(block, Tier.L1) for key in keys if (block := self._forming.get(key)) is not None}
+
+    def last_forming(self, keys: Iterable[BlockKey]) -> dict[BlockKey, Block]:
+        """Bars of the open day as they last came into this process' memory, good or not: better than none where no terminal
+        answers."""
+        return {key: block for key in keys if (block := self._forming.last(key)) is not None}
 
     # What there is not
 

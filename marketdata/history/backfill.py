@@ -1,8 +1,8 @@
 """Backfills: long fetches of bars as jobs that go on where they stopped, chunk by chunk, with what was refused written down.
 
-A job fetches only what the tiers lack, so it can be stopped anywhere and begun again. One runs per worker at a time, with one
-fetch in flight, so that requests keep a terminal's other one. While the terminal is away it waits; it gives up when nothing
-has come for ``PATIENCE`` seconds. Days that came incomplete are looked at a second time at the end.
+A job fetches only what the tiers lack, so it can be stopped anywhere and begun again. One runs per worker at a time, a chunk at
+a time, and its requests stand back for those that somebody waits for. While the terminal is away it waits; it gives up when
+nothing has come for ``PATIENCE`` seconds. Days that came incomplete are looked at a second time at the end.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from marketdata.history.plan import CHUNK_SYMBOLS, Chunk, chunks, is_closed, key
 from marketdata.models import Backfill
 from marketdata.reference.days import calendar_of
 from marketdata.symbols import market_of
+from marketdata.terminals.slots import Priority
 from marketdata.types import Period
 
 log = structlog.get_logger(__name__)
@@ -236,14 +237,15 @@ class _Run:
         return sum(self._fetch(chunk) for chunk in work)
 
     def _plan(self) -> Iterator[Chunk]:
-        now = self._patiently(lambda: fetch.market_now(deadline=time.monotonic() + CHUNK_TIMEOUT))
+        market = market_of(self._job.symbols[0])
+        now = self._patiently(lambda: fetch.market_now(market, deadline=time.monotonic() + CHUNK_TIMEOUT))
         by_hours: dict[str, list[str]] = {}
         for symbol in self._job.symbols:
             by_hours.setdefault(periods.hours_of(symbol), []).append(symbol)
         period = Period(self._job.period)
-        for market, symbols in by_hours.items():
-            calendar = _calendar(market)
-            days = tuple(d for d in calendar.between(self._job.start, self._job.end) if is_closed(market, d, now))
+        for hours, symbols in by_hours.items():
+            calendar = _calendar(hours)
+            days = tuple(d for d in calendar.between(self._job.start, self._job.end) if is_closed(hours, d, now))
             for begin in range(0, len(symbols), CHUNK_SYMBOLS):
                 self._check()
                 missing: dict[BlockKey, Sequence[date]] = {}
@@ -260,7 +262,9 @@ class _Run:
         self._check()
         calendar = calendar_of(market_of(chunk.symbols[0]))
         try:
-            fetched = self._patiently(lambda: fetch.bars(chunk, deadline=time.monotonic() + CHUNK_TIMEOUT))
+            fetched = self._patiently(
+                lambda: fetch.bars(chunk, deadline=time.monotonic() + CHUNK_TIMEOUT, priority=Priority.BULK)
+            )
         except _TooLate as late:
             self._problem(" ".join(chunk.symbols), chunk, f"deadline: {late}")
             self._update(problems=self._problems)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -16,6 +18,7 @@ from marketdata import models
 from marketdata.calendar import day_of
 from marketdata.history import fetch
 from marketdata.history.fetch import FetchError
+from marketdata.terminals import hands
 from marketdata.types import Dividend
 
 log = structlog.get_logger(__name__)
@@ -48,18 +51,12 @@ class Known:
     error: FetchError | None = None
 
 
-class _Memory:
-    """This process's copy of the rows, the one question that is under way, and why the last one failed, and when (monotonic)."""
+class _Question:
+    """The one question to a pool that is under way, and why the last one failed, and when (monotonic)."""
 
     def __init__(self) -> None:
-        self.told: dict[str, Told] = {}
         self.asking = threading.Lock()
         self._failure: tuple[float, FetchError] | None = None
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.told.clear()
-        self._failure = None
 
     def fail(self, error: FetchError | None) -> None:
         """How the last question ended."""
@@ -69,6 +66,23 @@ class _Memory:
         """Why the last question failed, if that was just now."""
         failure = self._failure
         return failure[1] if failure is not None and time.monotonic() - failure[0] < FAILED else None
+
+
+class _Memory:
+    """This process's copy of the rows, and the question to each pool."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Told] = {}
+        self._questions: defaultdict[str, _Question] = defaultdict(_Question)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.told.clear()
+        self._questions.clear()
+
+    def question(self, pool: str) -> _Question:
+        """That to a pool."""
+        return self._questions[pool]
 
     def fresh(self, symbols: Iterable[str], today: date) -> dict[str, Told]:
         """Those that were asked about today."""
@@ -94,7 +108,8 @@ def known(symbols: Sequence[str], now: int, *, deadline: float) -> Known:
     """Everything: from memory, the database, or the source where that has not been asked today.
 
     Where the source does not answer, older rows are used and the symbols are called stale; as those would do, little of the
-    time is spent on asking for newer ones, and none just after a failure. ``deadline`` is on the monotonic clock.
+    time is spent on asking for newer ones, and none just after a failure. Pools are asked side by side, and one that does not
+    answer takes nothing from the others' symbols. ``deadline`` is on the monotonic clock.
     """
     today = day_of(now)
     found = memory.fresh(symbols, today)
@@ -104,47 +119,61 @@ def known(symbols: Sequence[str], now: int, *, deadline: float) -> Known:
     newer = {symbol: told for symbol, told in old.items() if day_of(told.at) == today}
     memory.keep(newer)
     found |= newer
-    error = _ask([symbol for symbol in symbols if symbol not in found and symbol not in old], found, now, deadline)
-    if error is None:
-        error = _ask([symbol for symbol in old if symbol not in found], found, now, deadline, older=True)
+    pools = fetch.by_pool([symbol for symbol in symbols if symbol not in found])
+    asking = [partial(_learn, memory.question(pool), several, old, found, now, deadline) for pool, several in pools.items()]
+    errors = dict(zip(pools, hands.side_by_side(asking), strict=True))
+    error = next((error for error in errors.values() if error is not None), None)
     if error is None:
         return Known(found)
     stale = {symbol: told for symbol, told in old.items() if symbol not in found}
-    unknown = {symbol: error.reason for symbol in symbols if symbol not in found and symbol not in old}
+    reasons = {symbol: error.reason for pool, error in errors.items() if error is not None for symbol in pools[pool]}
+    unknown = {symbol: reasons[symbol] for symbol in symbols if symbol not in found and symbol not in old}
     log.warning("dividends_stale", stale=len(stale), unknown=len(unknown), reason=error.reason)
     return Known({**found, **stale}, frozenset(stale), unknown, error)
 
 
-def _ask(symbols: Sequence[str], found: dict[str, Told], now: int, deadline: float, *, older: bool = False) -> FetchError | None:
+def _learn(
+    question: _Question, symbols: Sequence[str], old: Mapping[str, Told], found: dict[str, Told], now: int, deadline: float
+) -> FetchError | None:
+    """Add to ``found`` what a pool says of the symbols, those first of which there are no older rows."""
+    error = _ask(question, [symbol for symbol in symbols if symbol not in old], found, now, deadline)
+    if error is None:
+        error = _ask(question, [symbol for symbol in symbols if symbol in old], found, now, deadline, older=True)
+    return error
+
+
+def _ask(
+    question: _Question, symbols: Sequence[str], found: dict[str, Told], now: int, deadline: float, *, older: bool = False
+) -> FetchError | None:
     """Add to ``found`` what the source says of the symbols, or has said to others meanwhile; why it does not say it all.
 
     ``older``: there are older rows of all of them.
     """
     if not symbols:
         return None
-    if older and (failed := memory.failed()):
+    if older and (failed := question.failed()):
         return failed
     began = time.monotonic()
     until = began + PATIENCE * (deadline - began) if older else deadline
-    if not memory.asking.acquire(timeout=max(0.0, until - began)):
+    if not question.asking.acquire(timeout=max(0.0, until - began)):
         return FetchError("deadline", "The dividends were being fetched for others.")
     try:
         found |= memory.fresh(symbols, day_of(now))
         lacking = [symbol for symbol in symbols if symbol not in found]
         if not lacking:
             return None
-        if older and (failed := memory.failed()):
+        if older and (failed := question.failed()):
             return failed
         for start in range(0, len(lacking), PART):
             part = _fetched(lacking[start : start + PART], now, until)
             found |= part
             memory.keep(part)
-        memory.fail(None)
+        question.fail(None)
     except FetchError as error:
-        memory.fail(error)
+        question.fail(error)
         return error
     finally:
-        memory.asking.release()
+        question.asking.release()
     return None
 
 

@@ -51,7 +51,8 @@ _claims = Claims()
 
 @dataclass(slots=True)
 class Loaded:
-    """One symbol's base bars. ``reason`` says why something of them is missing, ``behind`` that it is the newest of them.
+    """One symbol's base bars. ``reason`` says why something of them is missing, ``behind`` that it is the newest of them, and
+    ``fetched_at`` (ms) when the newest that are here came from a terminal; None where none are.
 
     The ``blocks`` of a loader that is to leave the bars where they are have none.
     """
@@ -61,6 +62,12 @@ class Loaded:
     tier: Tier = Tier.L1
     reason: str = ""
     behind: bool = False
+    open_day_at: int | None = None
+
+    @property
+    def fetched_at(self) -> int | None:
+        """See above."""
+        return max((block.fetched_at for block in self.blocks), default=None) if self.open_day_at is None else self.open_day_at
 
     def slowest(self, tier: Tier) -> None:
         """A tier had a part in it."""
@@ -274,9 +281,13 @@ class Loader:
                 self.error = FetchError("deadline", "Others are fetching the open day's bars, and they have not come in time.")
             pending = [key.symbol for key in others]
         if self.error is not None:
-            for symbol in self._look_open(list(loaded), day, loaded):
+            symbols = self._look_open(list(loaded), day, loaded)
+            last = self._tiers.last_forming(self._open_key(symbol, day) for symbol in symbols)
+            for symbol in symbols:
                 loaded[symbol].reason = loaded[symbol].reason or self.error.reason
                 loaded[symbol].behind = True
+                if (block := last.get(self._open_key(symbol, day))) is not None:
+                    loaded[symbol].open_day, loaded[symbol].open_day_at = block.series, block.fetched_at
 
     def _look_open(self, symbols: Sequence[str], day: date, loaded: Mapping[str, Loaded]) -> list[str]:
         """Note what is known of the open day; the symbols of which nothing fresh is."""

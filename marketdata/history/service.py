@@ -90,6 +90,8 @@ class Prepared:
     the source has not told all), ``no_bars`` or ``ratio_unknown``."""
     stale: bool
     """Whether the newest bars that were asked for could not be had."""
+    age: float | None
+    """Where it is stale: seconds since bars of that symbol which waits longest were last fetched; None where none are here."""
     forming_from: int | None
     """A bar stamped at or after this (ms) is of a week or month that goes on; None: all bars are final."""
     adjustment: Adjustment | None
@@ -177,6 +179,7 @@ class _Answer:
         self.missing: dict[str, str] = {}
         self.tier_of: dict[str, Tier] = {}
         self.stale = False
+        self.fetched_at: int | None = None
         self.error: FetchError | None = None
         self.loaders: dict[str, Loader] = {}
         self.open_days: dict[str, Series] = {}
@@ -371,6 +374,8 @@ class _Answer:
             if item.reason:
                 self.missing[symbol] = item.reason
                 self.stale |= item.behind
+                if item.behind and item.fetched_at is not None:
+                    self.fetched_at = min(self.fetched_at or item.fetched_at, item.fetched_at)
             if item.blocks or len(item.open_day) or not item.reason:
                 self.tier_of[symbol] = max(self.tier_of.get(symbol, Tier.L1), item.tier, key=list(Tier).index)
             needed = loader.keys(symbol)
@@ -471,6 +476,7 @@ class _Answer:
             tier_of=tier_of,
             missing=self.missing,
             stale=self.stale,
+            age=None if self.fetched_at is None else max(0.0, round(time.time() - self.fetched_at / 1000, 3)),
             forming_from=forming_from,
             adjustment=adjustment,
             etag=version.hexdigest(),

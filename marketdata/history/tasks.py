@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,64 +16,85 @@ from argus import requestid
 from marketdata import feeds
 from marketdata.history import parcel
 from marketdata.sources.base import Capability, Source, SourceError, SourceTimeout, Unsupported
+from marketdata.terminals import gate
+from marketdata.terminals.slots import Priority
 from marketdata.types import Period
 
 log = structlog.get_logger(__name__)
 
 PARCEL_TTL: Final = 60
 """Seconds that a result waits to be taken."""
-FETCHES: Final = 2
-"""Fetches that a terminal answers at a time: it answers polls, too, and those must not wait."""
-TURN: Final = 0.1
-"""Seconds after which a fetch looks again whether it is its turn."""
 
-_turns: defaultdict[str, threading.BoundedSemaphore] = defaultdict(lambda: threading.BoundedSemaphore(FETCHES))
+Fetch = Callable[[Source, float], dict[str, Any]]
+"""Asks the source, which has so many seconds."""
 
 
 @shared_task(bind=True, ignore_result=False, max_retries=None)
 def fetch_bars(
-    self: Task[Any, Any], terminal: str, symbols: Sequence[str], period: str, start: int, end: int, timeout: float
+    self: Task[Any, Any],
+    terminal: str,
+    symbols: Sequence[str],
+    period: str,
+    start: int,
+    end: int,
+    timeout: float,
+    priority: int = Priority.LIVE,
+    until: float | None = None,
 ) -> dict[str, Any]:
     """Fetch base bars with end stamps in [start, end] (ms); the answer says under which key of the cache they lie.
 
     ``now`` is the market's time before the fetch, ``refused`` what the source itself left out. Without symbols it only
-    tells the time. ``failed``: no_feed, down, timeout or unsupported.
+    tells the time. ``failed``: no_feed, down, timeout, busy or unsupported. ``until`` is this worker's own note of when (wall
+    clock, seconds) the ``timeout`` ends, on a task that has come again because the terminal had enough to do.
     """
 
-    def fetch(source: Source) -> dict[str, Any]:
-        if not symbols:
-            return {"key": "", "refused": {}}
-        found = source.fetch_bars(symbols, Period(period), start=start, end=end, timeout=timeout, request_id=requestid.current())
+    def fetch(source: Source, seconds: float) -> dict[str, Any]:
+        found = source.fetch_bars(symbols, Period(period), start=start, end=end, timeout=seconds, request_id=requestid.current())
         return {"key": _leave(parcel.pack(found.series)), "refused": dict(found.refused)}
 
-    with _turn(self, terminal):
-        return _answer(terminal, Capability.BARS, fetch)
+    if not symbols:
+        return _answer(terminal, Capability.BARS, lambda *_: {"key": "", "refused": {}}, timeout)
+    return _in_turn(self, terminal, Capability.BARS, fetch, timeout, priority, until)
 
 
 @shared_task(bind=True, ignore_result=False, max_retries=None)
-def fetch_dividends(self: Task[Any, Any], terminal: str, symbols: Sequence[str], timeout: float) -> dict[str, Any]:
+def fetch_dividends(
+    self: Task[Any, Any],
+    terminal: str,
+    symbols: Sequence[str],
+    timeout: float,
+    priority: int = Priority.LIVE,
+    until: float | None = None,
+) -> dict[str, Any]:
     """Fetch all that the symbols have given, as ``fetch_bars`` does."""
 
-    def fetch(source: Source) -> dict[str, Any]:
-        return {"key": _leave(msgspec.msgpack.encode(source.fetch_dividends(symbols, timeout=timeout)))}
+    def fetch(source: Source, seconds: float) -> dict[str, Any]:
+        return {"key": _leave(msgspec.msgpack.encode(source.fetch_dividends(symbols, timeout=seconds)))}
 
-    with _turn(self, terminal):
-        return _answer(terminal, Capability.DIVIDENDS, fetch)
+    return _in_turn(self, terminal, Capability.DIVIDENDS, fetch, timeout, priority, until)
 
 
-@contextmanager
-def _turn(task: Task[Any, Any], terminal: str) -> Iterator[None]:
-    """One of the terminal's ``FETCHES``, or the task comes again: threads that wait would be missing to the polls."""
-    turn = _turns[terminal]
-    if not turn.acquire(blocking=False):
-        raise task.retry(countdown=TURN)
+def _in_turn(
+    task: Task[Any, Any],
+    terminal: str,
+    capability: Capability,
+    fetch: Fetch,
+    timeout: float,
+    priority: int,
+    until: float | None,
+) -> dict[str, Any]:
+    """What the terminal answers, or the task comes again while it has enough to do and there is time left."""
+    until = until or time.time() + timeout
     try:
-        yield
-    finally:
-        turn.release()
+        with gate.turn(terminal, Priority(priority)):
+            return _answer(terminal, capability, fetch, min(timeout, until - time.time()))
+    except gate.NotNow as not_now:
+        if time.time() + not_now.seconds >= until:
+            return {"failed": "busy", "detail": f"it had too much to do for {timeout:.1f} s"}
+        raise task.retry(kwargs={"priority": priority, "until": until}, countdown=not_now.seconds) from None
 
 
-def _answer(terminal: str, capability: Capability, fetch: Callable[[Source], dict[str, Any]]) -> dict[str, Any]:
+def _answer(terminal: str, capability: Capability, fetch: Fetch, timeout: float) -> dict[str, Any]:
     feed = feeds.running(terminal)
     if feed is None:
         log.warning("fetch_without_feed", terminal=terminal)
@@ -87,9 +105,10 @@ def _answer(terminal: str, capability: Capability, fetch: Callable[[Source], dic
         capabilities = feed.source.capabilities()
         if capabilities and capability not in capabilities:
             raise Unsupported(f"{feed.source.name} has no {capability}")
-        return {**fetch(feed.source), "now": now, "source": feed.source.name}
+        return {**fetch(feed.source, timeout), "now": now, "source": feed.source.name}
     except SourceError as error:
-        log.warning("fetch_failed", terminal=terminal, error=type(error).__name__, detail=str(error))
+        write = log.info if feed.excused else log.warning
+        write("fetch_failed", terminal=terminal, error=type(error).__name__, detail=str(error))
         failed = "unsupported" if isinstance(error, Unsupported) else "timeout" if isinstance(error, SourceTimeout) else "down"
         return {"failed": failed, "detail": str(error)}
 

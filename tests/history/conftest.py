@@ -16,7 +16,7 @@ from argus.config import Config, config
 from marketdata import feeds
 from marketdata.cache import tiers as tiers_module
 from marketdata.calendar import CHINA, midnight
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.history import dividends, fetch
 from marketdata.history.query import HistoryQuery, make
 from marketdata.latest import FeedState, store
@@ -25,6 +25,7 @@ from marketdata.publisher import Publisher
 from marketdata.sources.base import Bars, SourceUnavailable
 from marketdata.sources.simulated.clock import ManualClock
 from marketdata.sources.simulated.source import SimulatedSource
+from marketdata.terminals import dispatch
 from marketdata.types import Period
 
 MINUTE = 60_000
@@ -97,7 +98,7 @@ def _own_tiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     tiers_module.forget()
     monkeypatch.setattr(tiers_module, "config", Config(archive_url=str(tmp_path / "archive")))
     dividends.memory.clear()
-    fetch._avoided.clear()
+    dispatch.forget()
     fetch.ending.clear()
     yield
     tiers_module.forget()

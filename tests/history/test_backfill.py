@@ -18,6 +18,7 @@ from marketdata.history.plan import Chunk
 from marketdata.history.service import prepare
 from marketdata.models import Backfill
 from marketdata.sources.base import Bars, SourceUnavailable
+from marketdata.terminals.slots import Priority
 from marketdata.types import Period
 from marketdata.universe import Universe
 from tests.history.conftest import Market
@@ -171,10 +172,11 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     months: list[int] = []
     in_time = fetch.bars
 
-    def bars(chunk: Chunk, *, deadline: float) -> fetch.Fetched:
+    def bars(chunk: Chunk, *, deadline: float, priority: Priority) -> fetch.Fetched:
+        assert priority is Priority.BULK
         if chunk.first.month in months:
             raise FetchError("deadline", "no answer within 60 s")
-        return in_time(chunk, deadline=deadline)
+        return in_time(chunk, deadline=deadline, priority=priority)
 
     monkeypatch.setattr(fetch, "bars", bars)
     return months

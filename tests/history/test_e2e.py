@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,7 @@ def pair(tmp_path: Path) -> Iterator[Any]:
     """A service with two terminals (simulated), a worker for each; the first one's also does the jobs."""
     redis_server = RedisServer(tmp_path)
     redis_server.start()
-    settings = {"ARGUS_TERMINALS": "first,second", "ARGUS_SIMULATED_SYMBOLS": "60", "ARGUS_FETCH_TIMEOUT": "10"}
+    settings = {"ARGUS_TERMINALS": "first,second", "ARGUS_SIMULATED_SYMBOLS": "160", "ARGUS_FETCH_TIMEOUT": "8"}
     service = Service(tmp_path, REDIS_URL=redis_server.url, **settings)
     service.port = free_port()
     try:
@@ -182,3 +183,41 @@ def test_a_backfill_outlives_its_worker_and_requests_go_to_the_other_terminal_me
     path = f"/api/v1/backfills/{again['id']}"
     ended = wait_for(lambda: (job := told())["state"] == "done" and job, "the second job to end")
     assert (ended["chunks_total"], ended["bars"]) == (0, 0), "all of it is here"
+
+
+def test_many_symbols_are_divided_among_terminals_and_what_one_does_not_give_comes_from_the_other(pair: Any) -> None:
+    months = iter([f"2025-{month:02}" for month in range(8, 13)] + [f"2026-{month:02}" for month in range(1, 7)])
+    all_of_sz = "/api/v1/market_data/history?symbols=market:SZ&period=1d"
+    day = f"{all_of_sz}&start=2025-07-15&end=2025-07-15"
+    wait_for(lambda: len(get(pair.port, day, pair.key)[1].get("data", ())) > 70, "the reference data")
+
+    def ask() -> tuple[int, Any]:
+        """A month that nobody has asked for, of some eighty symbols."""
+        month = next(months)
+        status, body, _ = get(pair.port, f"{all_of_sz}&start={month}-01&end={month}-28", pair.key)
+        return status, body
+
+    def answered_by() -> list[str]:
+        events = [json.loads(line) for line in pair.log("web").splitlines() if '"event":"fetched"' in line]
+        return [event["terminal"] for event in events]
+
+    def whole() -> list[str]:
+        """Ask for a month, which must come whole; who answered."""
+        before = len(answered_by())
+        status, body = ask()
+        assert (status, body["stale"]) == (200, False), body
+        assert {"source_unavailable", "deadline"}.isdisjoint(body["missing"].values()), body["missing"]
+        return sorted(answered_by()[before:])
+
+    assert whole() == ["first", "second"]
+    # It hangs: its queue takes what it is given, and nothing comes back.
+    pair.processes["second"].send_signal(signal.SIGSTOP)
+    assert whole() == ["first", "first"]
+    assert whole() == ["first"], "who has just failed is left out, so there is nobody to divide it with"
+    pair.processes["second"].send_signal(signal.SIGCONT)
+    wait_for(lambda: (time.sleep(2), whole())[1] == ["first", "second"], "the second one to be asked again")
+    for name in WORK:
+        pair.stop(name, signal.SIGKILL)
+    status, problem, _ = get(pair.port, day.replace("SZ", "SH"), pair.key)
+    assert (status, problem["type"]) == (504, "urn:argus:problem:deadline"), problem
+    assert {f"{name}: no answer within" in problem["detail"] for name in WORK} == {True}, problem

@@ -145,6 +145,27 @@ def test_a_terminal_that_is_away_leaves_what_is_here_and_says_that_it_is_old(mar
     assert refused.value.problem is SOURCE_UNAVAILABLE
 
 
+def test_todays_bars_are_answered_as_they_were_seen_last_and_the_answer_says_how_long_ago(
+    market: Market, symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.at("2026-06-30", 10, 30)
+    fresh = ask(market, symbols[0], period="1m", start="2026-06-29")
+    assert (fresh.stale, fresh.age) == (False, None)
+    tiers()._forming._clock = lambda: time.monotonic() + 120
+    later = time.time() + 120
+    monkeypatch.setattr(service.time, "time", lambda: later)
+    market.terminal.down = True
+    market.at("2026-06-30", 11, 15)
+    old = ask(market, symbols[0], symbols[1], period="1m", start="2026-06-29")
+    assert (old.stale, old.closed, old.missing) == (True, False, dict.fromkeys(symbols[:2], "source_unavailable"))
+    assert old.age == pytest.approx(120, abs=10)
+    assert only(old).time.tolist() == only(fresh).time.tolist()
+    market.terminal.down = False
+    healed = ask(market, symbols[0], period="1m", start="2026-06-29")
+    assert (healed.stale, healed.age) == (False, None)
+    assert len(only(healed)) > len(only(old))
+
+
 def test_a_deadline_is_kept(market: Market, symbols: list[str]) -> None:
     market.terminal.hold.clear()
     began = time.monotonic()
