@@ -239,6 +239,8 @@ def _said(asked: Asked, prepared: Prepared) -> Iterator[tuple[str, str]]:
     yield "argus-source", prepared.source
     yield "argus-as-of", _as_of(prepared)
     yield "argus-stale", "true" if prepared.stale else "false"
+    if prepared.age is not None:
+        yield "argus-age", f"{prepared.age:.3f}"
     yield "argus-stamp", STAMP
     if prepared.adjustment is not None:
         yield "argus-adjustment", prepared.adjustment.algorithm
@@ -301,7 +303,12 @@ def _file_about(asked: Asked, prepared: Prepared) -> bytes:
 
 
 def _page_about(asked: Asked, prepared: Prepared, following: str | None) -> bytes:
-    about = _about(asked, prepared) | {"as_of": _as_of(prepared), "tiers": prepared.tiers, "cursor": following}
+    about = _about(asked, prepared) | {
+        "as_of": _as_of(prepared),
+        "age": prepared.age,
+        "tiers": prepared.tiers,
+        "cursor": following,
+    }
     return msgspec.json.encode(about | {"request_id": asked.request_id})
 
 

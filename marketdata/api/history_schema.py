@@ -93,6 +93,7 @@ HEADERS = [
         "Argus-Source": _("Where the bars come from."),
         "Argus-As-Of": _("The market's time up to which bars were looked for (ISO 8601, +08:00)."),
         "Argus-Stale": _("true where the newest bars that were asked for could not be had, else false."),
+        "Argus-Age": _("Where it is stale: seconds since bars were last fetched from a terminal; not there otherwise."),
         "Argus-Stamp": _("end: bars are stamped at their end."),
         "Argus-Adjustment": _("The algorithm by which prices were adjusted; not there where they were not."),
         "Argus-Forming-From": _("Bars stamped at or after it (ms) are of a week or month that goes on; not there where none is."),
@@ -147,6 +148,10 @@ _PAGE = {
     "adjustment": {"oneOf": [{"$ref": REF.format(name="HistoryAdjustment")}, {"type": "null"}]},
     "source": {"type": "string"},
     "stale": {"type": "boolean", "description": "The newest bars that were asked for could not be had."},
+    "age": {
+        "type": ["number", "null"],
+        "description": "Where it is stale: seconds since bars were last fetched from a terminal; null where none are here.",
+    },
     "forming_from": {
         "type": ["integer", "null"],
         "description": "Bars stamped at or after it (ms) are of a week or month that goes on.",
@@ -233,6 +238,7 @@ EXAMPLE = {
     "adjustment": None,
     "source": "simulated",
     "stale": False,
+    "age": None,
     "forming_from": None,
     "missing": {},
     "rejected": [],

@@ -31,6 +31,8 @@ class About(msgspec.Struct, frozen=True):
     as_of: str | None
     """When the source last answered (ISO 8601, +08:00); with several feeds that of the one silent longest."""
     stale: bool
+    age: float | None
+    """Seconds since that answer came here; None before the first one."""
     missing: list[str]
     """Symbols that are known and have no quote yet."""
     rejected: list[Refused]
@@ -62,7 +64,9 @@ def body(
         missing = []
         if len(found) < len(newest):
             missing = [symbol for symbol, fragment in zip(symbols, newest, strict=True) if fragment is None]
-    about = About(streams, source, as_of, store.stale(stale_after), missing, refusals(rejected), request_id)
+    age = store.age()
+    stale, age = age is None or age > stale_after, None if age is None else round(age, 1)
+    about = About(streams, source, as_of, stale, age, missing, refusals(rejected), request_id)
     return b'{"data":[%s],%s' % (b",".join(found), _encode(about)[1:])
 
 

@@ -89,6 +89,7 @@ EXAMPLE_ANSWER: dict[str, Any] = {
             source="simulated",
             as_of="2026-08-05T10:25:02.113+08:00",
             stale=False,
+            age=0.4,
             missing=[],
             rejected=[],
             request_id="5b2f7c0e9a6d4a0f8c1e3b7d2f4a6c8e",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from django.db import transaction
 from django.utils import timezone
@@ -24,10 +24,10 @@ def save_trading_dates(*, source: str, market: str, dates: Sequence[str]) -> Non
 
 
 @transaction.atomic
-def save_main_contracts(*, source: str, contracts: Mapping[str, str]) -> None:
-    """Replace all main contracts: product, such as ``IF.IF``, and symbol."""
-    stored = dict(MainContract.objects.values_list("product", "symbol"))
-    MainContract.objects.exclude(product__in=list(contracts)).delete()
+def save_main_contracts(*, source: str, contracts: Mapping[str, str], among: Callable[[str], bool] = lambda _: True) -> None:
+    """Replace all main contracts (``among``: all of such products): product, such as ``IF.IF``, and symbol."""
+    stored = {product: symbol for product, symbol in MainContract.objects.values_list("product", "symbol") if among(product)}
+    MainContract.objects.filter(product__in=stored.keys() - contracts.keys()).delete()
     now = timezone.now()
     MainContract.objects.bulk_create(
         [MainContract(product=product, symbol=symbol, source=source, refreshed_at=now) for product, symbol in contracts.items()],

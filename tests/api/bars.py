@@ -59,6 +59,7 @@ def prepared(query: HistoryQuery, held: dict[str, Series], **changes: Any) -> Pr
         "tier_of": dict.fromkeys(query.symbols, Tier.L1),
         "missing": {symbol: "no bars" for symbol in query.symbols if symbol not in held},
         "stale": False,
+        "age": None,
         "forming_from": None,
         "adjustment": None,
         "etag": str(sum(int(series.volume.sum()) for series in held.values())),

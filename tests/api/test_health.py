@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
@@ -10,7 +11,9 @@ import pytest
 
 from argus.config import config
 from marketdata.latest import LatestStore, store
-from monitoring.health import canary_check, hub_check
+from marketdata.terminals import health as terminals
+from marketdata.terminals.health import Level, TerminalHealth
+from monitoring.health import canary_check, hub_check, terminals_away
 from tests.api.conftest import Keys, batch, quote, take
 
 
@@ -46,6 +49,19 @@ async def test_a_silent_source_makes_it_unready_again(client: httpx.AsyncClient,
     assert (await client.get("/health/live")).status_code == 200
 
 
+def test_it_says_which_feeds_are_silent_and_whether_any_is_left() -> None:
+    found = LatestStore()
+    take(found, batch(1, quote("600000.SH", 10.05), feed="shares"))
+    take(found, batch(1, quote("000001.SZ", 11.37), feed="futures"))
+    found.feeds["shares"].canary_arrived = time.monotonic() - 42
+    assert canary_check(found, 10)[1:] == (True, "the last word of shares came 42 s ago; 10 s are allowed")
+    found.feeds["futures"].canary_arrived = None
+    assert canary_check(found, 10)[1:] == (
+        False,
+        "no terminal delivers: the last word of shares came 42 s ago, futures has said nothing yet; 10 s are allowed",
+    )
+
+
 def test_messages_without_a_canary_do_not_make_it_ready() -> None:
     found = LatestStore()
     take(found, batch(1, quote("600000.SH", 10.05), canary=None))
@@ -53,6 +69,53 @@ def test_messages_without_a_canary_do_not_make_it_ready() -> None:
     take(found, batch(2))
     assert canary_check(found, 10).ok
     assert not canary_check(found, 0).ok
+
+
+AWAY = {
+    "first": TerminalHealth(name="first", pool="main", level=Level.DOWN, reasons=("no_quotes",), last_seen=1784944800000),
+    "second": TerminalHealth(
+        name="second", pool="main", level=Level.MAINTENANCE, reasons=("maintenance", "disconnected"), until=1784929200000
+    ),
+    "third": TerminalHealth(name="third", pool="main", level=Level.UP, publishing=True, fresh=True),
+}
+
+
+@pytest.mark.usefixtures("filled")
+async def test_each_terminal_is_named_with_its_reason_and_the_end_of_its_maintenance(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, filled: LatestStore
+) -> None:
+    monkeypatch.setattr(terminals, "known", lambda: AWAY)
+    body = (await client.get("/health")).json()
+    assert (body["ready"], body["reason"]) == (True, "")
+    told = {name: (one["level"], one["reasons"], one["maintenance_until"]) for name, one in body["terminals"].items()}
+    assert told == {
+        "first": ("down", ["no_quotes"], None),
+        "second": ("maintenance", ["maintenance", "disconnected"], "2026-07-25T05:40+08:00"),
+        "third": ("up", [], None),
+    }
+    assert body["terminals"]["first"]["last_seen"] == "2026-07-25T10:00:00+08:00"
+    filled.feeds["main"].canary_arrived = time.monotonic() - config.stale_after - 1
+    reason = (await client.get("/health/ready")).json()["reason"]
+    assert "the terminal first is down: It is connected and answers no usable quote" in reason
+    assert "the terminal second is maintenance until 05:40: It is in its maintenance window." in reason
+    assert "third" not in reason
+
+
+async def test_a_web_process_looks_after_its_terminals_by_itself(client: httpx.AsyncClient) -> None:
+    terminals.forget()
+    told = None
+    for _ in range(200):
+        told = (await client.get("/health")).json()["terminals"]
+        if told is not None:
+            break
+        await asyncio.sleep(0.05)
+    assert told is not None
+    assert {name: one["level"] for name, one in told.items()} == {"main": "unknown"}
+
+
+def test_a_database_that_does_not_answer_leaves_the_terminals_unknown() -> None:
+    assert "the database does not answer" in terminals_away(None)
+    assert terminals_away({}) == ""
 
 
 def test_a_process_whose_hub_does_not_run_is_not_ready() -> None:

@@ -98,7 +98,8 @@ async def test_bars_come_in_the_order_asked_with_all_that_there_is_to_say(get: G
     assert body.pop("request_id") == answer.headers.get("x-request-id", "") or body
     assert body["as_of"].endswith("+08:00")
     assert (body["period"], body["stamp"], body["adjust"], body["adjustment"]) == ("1d", "end", "none", None)
-    assert (body["source"], body["stale"], body["tiers"], body["missing"]) == ("simulated", False, {"l1": 2}, {})
+    assert (body["source"], body["stale"], body["age"]) == ("simulated", False, None)
+    assert (body["tiers"], body["missing"]) == ({"l1": 2}, {})
     assert (body["rejected"], body["cursor"]) == ([], None)
 
 
@@ -299,9 +300,9 @@ async def test_every_format_says_in_its_headers_what_the_bars_are(
         "argus-missing": "1",
         "argus-rejected": "1",
     }
-    _bars |= {"adjustment": None, "forming_from": None, "stale": True}
+    _bars |= {"adjustment": None, "forming_from": None, "stale": True, "age": 61.25}
     plain = (await get(f"{PATH}?symbols=600000.SH&count=5&format={form}", method)).headers
-    assert plain["argus-stale"] == "true"
+    assert (plain["argus-stale"], plain["argus-age"]) == ("true", "61.250")
     assert not {"argus-adjustment", "argus-forming-from", "argus-missing", "argus-rejected"} & set(plain)
 
 

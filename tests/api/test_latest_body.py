@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -53,8 +54,10 @@ def test_it_says_where_the_stream_stands_and_when_the_source_last_answered(two: 
 
 
 def test_a_silent_source_makes_the_answer_stale_and_keeps_the_data(two: LatestStore) -> None:
-    answer = body(two, ["600000.SH"], stale_after=0)
+    two.feeds["main"].canary_arrived = time.monotonic() - 32
+    answer = body(two, ["600000.SH"])
     assert answer["stale"] is True
+    assert answer["age"] == pytest.approx(32, abs=5)
     assert len(answer["data"]) == 1  # type: ignore[arg-type]
 
 
@@ -74,6 +77,7 @@ def test_before_the_first_message_there_is_nothing_and_it_is_stale() -> None:
         "source": None,
         "as_of": None,
         "stale": True,
+        "age": None,
         "missing": ["600000.SH"],
         "rejected": [],
         "request_id": "r1",

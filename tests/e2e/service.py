@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.conftest import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
+CELERY_WORKER = ("-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
 
 
 def free_port() -> int:
@@ -108,9 +109,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def over_terminal(directory: Path, address: str, *, scaled: bool, **settings: str) -> Iterator[Any]:
-    """The service over a QMT terminal, embedded or as processes on Redis, with one web process at ``port``, and a key for all
-    that there is."""
+def over_terminal(
+    directory: Path, address: str, *, scaled: bool, worker: Sequence[str] = CELERY_WORKER, **settings: str
+) -> Iterator[Any]:
+    """The service over a QMT terminal, embedded or as processes on Redis (its worker by this command), with one web process at
+    ``port``, and a key for all that there is."""
     with contextlib.ExitStack() as undo:
         if scaled:
             redis_server = RedisServer(directory)
@@ -123,8 +126,8 @@ def over_terminal(directory: Path, address: str, *, scaled: bool, **settings: st
         service.manage("migrate", "--verbosity", "0")
         service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
         if scaled:
-            service.start("worker", "-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
-            service.start("beat", "-m", "celery", "-A", "argus", "beat")
+            service.start("worker", *worker)
+            service.start("beat", "-m", "celery", "-A", "argus", "beat", "-s", str(directory / "beat"))
             service.start("web", "manage.py", "serve", "--port", str(service.port))
         else:
             options = ("--source", "qmt", "--terminal", f"main={address}")

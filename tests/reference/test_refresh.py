@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 
 from argus.config import Config
-from marketdata import metrics
+from marketdata import feeds, metrics, tasks
 from marketdata.exchanges import Kind
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.lease import MemoryLease
 from marketdata.models import Instrument as Row
 from marketdata.models import MainContract, Sector, TradingDates
@@ -20,6 +20,9 @@ from marketdata.reference import refresh as reference
 from marketdata.sources.base import Capability, Source, SourceTimeout, SourceUnavailable, Unsupported
 from marketdata.sources.qmt.source import QmtSource
 from marketdata.sources.simulated.source import SimulatedSource
+from marketdata.terminals import roster, states
+from marketdata.terminals.models import Pool, Terminal
+from marketdata.terminals.states import TerminalReport
 from marketdata.types import Instrument, Parsed
 from tests.emulator import EmulatedTerminal, child_environment
 from tests.feeds.scripted import ScriptedSource, quote
@@ -37,9 +40,9 @@ def source() -> ScriptedSource:
     return source
 
 
-def feed_of(source: Source) -> Feed:
+def feed_of(source: Source, pool: str = "main") -> Feed:
     publisher = Publisher(
-        feed="main", source=source.name, owner="t", lease=MemoryLease(), send=lambda *_: None, save_snapshot=lambda *_: None
+        feed=pool, source=source.name, owner="t", lease=MemoryLease(), send=lambda *_: None, save_snapshot=lambda *_: None
     )
     return Feed(terminal="t", source=source, publisher=publisher, config=Config())
 
@@ -67,7 +70,7 @@ def test_a_new_listing_is_reconciled_after_the_next_refresh_and_names_stay(feed:
 
 def test_only_the_active_publisher_refreshes(feed: Feed) -> None:
     assert not reference.due(feed)
-    feed.publisher.publish([], canary=1)
+    feed.publisher.hold()
     assert reference.due(feed)
     feed.reference_at = time.monotonic()
     assert not reference.due(feed)
@@ -247,3 +250,101 @@ def test_a_terminal_is_kept_as_far_as_it_has_the_functions(missing: list[str]) -
     assert Row.objects.get(symbol="000001.SZ").pinyin == "pinganyinhang"
     assert MainContract.objects.exists() == (not missing)
     assert Sector.objects.filter(weights__isnull=False).exists() == (not missing)
+
+
+def lacking(*missing: Capability) -> RichSource:
+    """A source that has everything but these."""
+    source = RichSource()
+    able = frozenset(Capability) - frozenset(missing)
+    source.capabilities = lambda: able  # type: ignore[method-assign]
+    return source
+
+
+@pytest.fixture
+def two() -> Iterator[None]:
+    """A pool of two terminals, ``t`` and ``other``."""
+    pool = Pool.objects.create(name="main")
+    for name in ("t", "other"):
+        Terminal.objects.create(pool=pool, name=name)
+    roster.look()
+    yield
+    roster.forget()
+
+
+def tell(name: str, *able: Capability) -> None:
+    states.tell(name, TerminalReport(pool="main", process=name, source="scripted", state="up", capabilities=able))
+
+
+@pytest.mark.usefixtures("two")
+def test_what_the_publishers_terminal_lacks_is_asked_of_another_that_has_it() -> None:
+    feed = feed_of(lacking(Capability.SECTORS, Capability.MAIN_CONTRACTS, Capability.INDEX_WEIGHTS))
+    assert reference.elsewhere(feed) == {}
+    tell("t", *Capability)
+    assert reference.elsewhere(feed) == {}, "nobody asks himself"
+    tell("other", Capability.SECTORS, Capability.MAIN_CONTRACTS)
+    found = {Capability.SECTORS: "other", Capability.MAIN_CONTRACTS: "other"}
+    assert reference.elsewhere(feed) == found
+    Terminal.objects.filter(name="other").update(drained=True)
+    roster.look()
+    assert reference.elsewhere(feed) == {}
+
+
+@pytest.mark.usefixtures("two")
+def test_the_other_terminal_refreshes_its_steps_alone_and_the_publisher_leaves_them_as_they_are(rich: RichSource) -> None:
+    poor = feed_of(lacking(Capability.SECTORS, Capability.MAIN_CONTRACTS))
+    needs = (Capability.SECTORS, Capability.MAIN_CONTRACTS)
+    assert reference.refresh(poor, others=needs) == 2
+    assert not MainContract.objects.exists()
+    assert set(Sector.objects.values_list("name", flat=True)) == {"000300.SH"}
+    rich.broken = {"instruments", "codes", "weights", "trading_dates"}
+    reference.refresh_steps(feed_of(rich), needs)
+    assert MainContract.objects.get().symbol == "IF2612.IF"
+    assert set(Sector.objects.values_list("name", flat=True)) == {"few", "000300.SH"}
+    quoted = set(Row.objects.filter(quoted=True).values_list("symbol", flat=True))
+    assert quoted == {"600000.SH", "000300.SH"}
+    reference.refresh(poor, others=needs)
+    assert (MainContract.objects.count(), Sector.objects.count()) == (1, 2)
+
+
+@pytest.mark.usefixtures("two")
+def test_the_publishers_worker_sends_the_steps_to_the_others_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = feed_of(lacking(Capability.SECTORS, Capability.INDEX_WEIGHTS))
+    feed.publisher.hold()
+    tell("other", *Capability)
+    sent: list[tuple[object, object]] = []
+    monkeypatch.setattr(feeds, "running", {"t": feed}.get)
+    monkeypatch.setattr(tasks.refresh_steps, "apply_async", lambda args, queue, expires: sent.append((args, queue)))
+    assert tasks.refresh_reference("t") == 2
+    assert sent == [(("other", ["index_weights", "sectors"]), "terminal.other")]
+
+
+@pytest.fixture
+def pools() -> Iterator[None]:
+    """Two pools: one of the index futures, one of all else."""
+    Pool.objects.create(name="futures", markets="IF")
+    Pool.objects.create(name="stocks")
+    roster.look()
+    yield
+    roster.forget()
+
+
+@pytest.mark.usefixtures("pools")
+def test_each_of_two_pools_tells_of_its_own_markets_and_takes_nothing_from_the_other(rich: RichSource) -> None:
+    futures = RichSource()
+    futures.answer = Parsed((quote("IF2612.IF"), quote("IF2703.IF"), quote("600001.SH")))
+    futures.sectors = {"other": ("IF2612.IF",)}
+    futures.fetch_main_contracts = lambda *, timeout: {"IF.IF": "IF2703.IF", "rb.SF": "rb2701.SF"}  # type: ignore[method-assign]
+
+    def quoted() -> set[str]:
+        return set(Row.objects.filter(quoted=True).values_list("symbol", flat=True))
+
+    rich.fetch_main_contracts = lambda *, timeout: {"IF.IF": "IF2612.IF", "rb.SF": "rb2705.SF"}  # type: ignore[method-assign]
+    for _ in range(2):
+        assert reference.refresh(feed_of(rich, "stocks")) == 2
+        assert reference.refresh(feed_of(futures, "futures")) == 2
+        assert quoted() == {"600000.SH", "000300.SH", "IF2612.IF", "IF2703.IF"}
+        assert dict(MainContract.objects.values_list("product", "symbol")) == {"IF.IF": "IF2703.IF", "rb.SF": "rb2705.SF"}
+        assert set(Sector.objects.values_list("name", flat=True)) == {"few", "000300.SH"}
+    futures.answer = Parsed((quote("IF2703.IF"),))
+    reference.refresh(feed_of(futures, "futures"))
+    assert quoted() == {"600000.SH", "000300.SH", "IF2703.IF"}
