@@ -42,6 +42,12 @@ SIDEBAR = [
     {
         "items": [
             {"title": _("Overview"), "icon": "monitoring", "link": reverse_lazy("admin:index")},
+            {
+                "title": _("Terminals"),
+                "icon": "dns",
+                "link": reverse_lazy("terminals"),
+                "permission": _may("marketdata.view_terminal"),
+            },
             _page(_("Live connections"), "cable", "streaming.liveconnection"),
         ]
     },
@@ -61,6 +67,14 @@ SIDEBAR = [
             _page(_("Dividends"), "payments", "marketdata.dividends"),
             _page(_("Backfills"), "download", "marketdata.backfill"),
             _page(_("Bar differences"), "difference", "marketdata.bardifference"),
+        ],
+    },
+    {
+        "title": _("Connection pool"),
+        "separator": True,
+        "items": [
+            _page(_("Pools"), "hub", "marketdata.pool"),
+            _page(_("Settings of terminals"), "tune", "marketdata.terminal"),
         ],
     },
     {

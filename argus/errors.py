@@ -74,6 +74,7 @@ CURSOR_INVALID = Problem(436, "cursor_invalid", 400, None, False, _("The cursor 
 UNSUPPORTED = Problem(437, "unsupported", 501, None, False, _("The source of the data does not offer this."))
 REPLAY_LIMIT = Problem(438, "replay_limit", 429, 4138, False, _("More replays are running than this server plays at a time."))
 NO_RECORDING = Problem(439, "no_recording", 404, 4139, False, _("Nothing was recorded at that time."))
+CONFLICT = Problem(440, "conflict", 409, None, False, _("What there is already stands against it."))
 INTERNAL = Problem(500, "internal", 500, 1011, True, _("Something went wrong on our side; it is logged with this request id."))
 NOT_READY = Problem(503, "not_ready", 503, None, True, _("The service is not ready yet; try again shortly."))
 SOURCE_UNAVAILABLE = Problem(504, "source_unavailable", 503, None, True, _("The source of the data does not answer."))

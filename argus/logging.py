@@ -74,6 +74,8 @@ def role_of(command: Sequence[str]) -> str:
         return "serve"
     if name == "manage.py" and arguments[:1] in (["up"], ["serve"]):
         return arguments[0]
+    if name == "manage.py" and arguments[:1] == ["terminal_worker"]:
+        return "worker"
     return "test" if "pytest" in sys.modules else "manage"
 
 
@@ -174,6 +176,9 @@ def configure(logging_settings: dict[str, Any]) -> None:
     """Django's LOGGING_CONFIG hook; Celery's setup calls it too."""
     redact.never_log(_own_secrets())
     logging.config.dictConfig(logging_settings)
+    if structlog.is_configured():
+        # Loggers that were used keep the processors of then: others would be for some of them alone.
+        return
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

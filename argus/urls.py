@@ -7,11 +7,16 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from argus import docs
-from monitoring import overview
+from monitoring import overview, terminals
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/overview.json", admin.site.admin_view(overview.figures), name="overview-figures"),
+    path("admin/terminals/", admin.site.admin_view(terminals.page), name="terminals"),
+    path("admin/terminals.json", admin.site.admin_view(terminals.live), name="terminals-live"),
+    path("admin/terminals/pools/<str:name>", admin.site.admin_view(terminals.change_pool), name="terminals-pool"),
+    path("admin/terminals/terminals/<str:name>", admin.site.admin_view(terminals.change_terminal), name="terminals-terminal"),
+    path("admin/terminals/terminals/<str:name>/probe", admin.site.admin_view(terminals.probe), name="terminals-probe"),
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("", include("marketdata.api.urls")),

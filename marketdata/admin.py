@@ -1,4 +1,4 @@
-"""The admin's pages of reference data: read-only, for the rows are the sources' word."""
+"""The admin's pages of reference data: read-only, for the rows are the sources' word. (Pools have a room of their own.)"""
 
 from __future__ import annotations
 

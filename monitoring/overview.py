@@ -18,10 +18,12 @@ from prometheus_client import Counter
 from argus.access.models import APIKey
 from argus.config import config
 from argus.console import SOURCES
-from marketdata import feeds, metrics
+from marketdata import metrics
 from marketdata.calendar import SHANGHAI
 from marketdata.latest import store
-from marketdata.sources.base import State
+from marketdata.terminals import health, words
+from marketdata.terminals.health import TerminalHealth
+from monitoring.terminals import DOTS
 from streaming.metrics import collector
 from streaming.models import LiveConnection
 
@@ -51,6 +53,7 @@ class Terminal(NamedTuple):
     id: str
     name: str
     state: str
+    reasons: str
     detail: str
     level: str
 
@@ -65,6 +68,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     }
     chart = {"labels": [], "datasets": [{"label": _("Quotes per second"), **line}]}
     context.update(title=_("Overview"), figures=_figures(), terminals=_terminals(), chart=json.dumps(chart))
+    context.update(may_see_terminals=request.user.has_perm("marketdata.view_terminal"))
     context.update(refresh_ms=REFRESH_MS, refresh_seconds=REFRESH_MS // 1000)
     return context
 
@@ -166,29 +170,29 @@ def _total(counter: Counter, but: Collection[str] = ()) -> int:
 
 
 def _terminals() -> list[Terminal]:
-    return [_terminal(name, address) for name, address in config.addresses.items()]
+    judged = health.current().values()
+    several = len({one.pool for one in judged}) > 1
+    return [_terminal(one, one.pool if several else "") for one in judged]
 
 
-def _terminal(name: str, address: str) -> Terminal:
-    feed = feeds.running(name)
-    if feed is None:
-        return Terminal(name, name, _("in a worker of its own"), address, NEUTRAL)
-    status = feed.source.status()
-    texts = {
-        State.STARTING: (_("starting"), WARNING),
-        State.UP: (_("up"), GOOD),
-        State.DOWN: (_("down"), BAD),
-        State.FINISHED: (_("finished"), NEUTRAL),
-    }
-    text, level = texts[status.state]
-    role = _("publishing") if feed.publisher.active else _("standing by")
-    source = str(SOURCES.get(feed.source.name, feed.source.name))
-    known = [source, role, _clock(status.time), status.address or address, status.version, status.detail]
-    if status.restarts:
-        known.append(_("%(count)d restarts") % {"count": status.restarts})
-    if status.dropped:
-        known.append(_("%(count)d quotes merged") % {"count": status.dropped})
-    return Terminal(name, name, text, " · ".join(word for word in known if word), level)
+def _terminal(judged: TerminalHealth, pool: str) -> Terminal:
+    role = _("publishing") if judged.publishing else _("standing by") if judged.answers else ""
+    known = [pool, role]
+    if report := judged.report:
+        known += [str(SOURCES.get(report.source, report.source)), _clock(report.clock), report.address, report.version]
+        known.append(report.detail)
+        if report.restarts:
+            known.append(_("%(count)d restarts") % {"count": report.restarts})
+        if report.dropped:
+            known.append(_("%(count)d quotes merged") % {"count": report.dropped})
+    return Terminal(
+        judged.name,
+        judged.name,
+        str(words.LEVELS[judged.level]),
+        words.reasons(judged),
+        " · ".join(word for word in known if word),
+        DOTS.get(judged.level, NEUTRAL),
+    )
 
 
 def _clock(ms: int | None) -> str:

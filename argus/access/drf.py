@@ -14,6 +14,7 @@ from django.core.signals import got_request_exception
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -55,6 +56,17 @@ _PROBLEMS: tuple[tuple[type[Exception], Problem], ...] = (
     (exceptions.ParseError, BAD_JSON),
     (exceptions.ValidationError, INVALID_ARGUMENT),
 )
+
+
+class JsonBody(JSONParser):
+    """The framework's own, of which a body that is nested too deep is a bad one and not our failure."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        """The value. Raises ``ParseError``."""
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except RecursionError as error:
+            raise exceptions.ParseError(str(error)) from None
 
 
 class KeyAuthentication(BaseAuthentication):

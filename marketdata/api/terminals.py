@@ -14,10 +14,12 @@ from rest_framework.views import APIView
 
 from argus import requestid
 from argus.access.drf import OperateScope
+from argus.broker import BrokerAway, carried
 from argus.celery import CLOCK_TOLERANCE, queue_of
 from argus.config import config
 from argus.errors import DEADLINE, NOT_FOUND, SOURCE_UNAVAILABLE, ArgusError
 from marketdata.tasks import poll_quotes
+from marketdata.terminals import roster
 
 FAILED = {"down", "timeout", "backlog", "stopping", "no_feed"}
 """Outcomes of a poll that brought nothing; ``overlap`` means that another poll is under way, which will."""
@@ -39,18 +41,23 @@ class PollTerminal(APIView):
     )
     def post(self, request: Request, terminal: str) -> Response:
         """Ask, wait, and say what came of it."""
-        if terminal not in config.addresses:
-            raise ArgusError(NOT_FOUND, f"There is no terminal {terminal!r}; there are: {', '.join(config.addresses)}.")
+        known = roster.current().terminals
+        if terminal not in known:
+            raise ArgusError(NOT_FOUND, f"There is no terminal {terminal!r}; there are: {', '.join(known)}.")
         timeout = config.source_timeout + 1
         options: dict[str, Any] = {"queue": queue_of(terminal), "expires": timeout + CLOCK_TOLERANCE, "ignore_result": False}
-        result = poll_quotes.apply_async(args=(terminal,), **options)
         try:
-            # Under the embedded service Celery takes every thread of the process for a task's; this one is a request's.
-            outcome = result.get(timeout=timeout, disable_sync_subtasks=False)
+            with carried():
+                result = poll_quotes.apply_async(args=(terminal,), **options)
+                try:
+                    # Under the embedded service Celery takes every thread of the process for a task's; this one is a request's.
+                    outcome = result.get(timeout=timeout, disable_sync_subtasks=False)
+                finally:
+                    result.forget()
         except CeleryTimeout:
             raise ArgusError(DEADLINE, f"The worker of {terminal} did not answer within {timeout:g} s.") from None
-        finally:
-            result.forget()
+        except BrokerAway as away:
+            raise ArgusError(SOURCE_UNAVAILABLE, f"{terminal}: {away}.") from None
         if outcome in FAILED:
             raise ArgusError(SOURCE_UNAVAILABLE, f"The poll of {terminal} ended with: {outcome}.", outcome=outcome)
         return Response({"terminal": terminal, "outcome": outcome, "request_id": requestid.current()})

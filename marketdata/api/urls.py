@@ -9,11 +9,14 @@ from marketdata.api.backfills import Backfills, OneBackfill
 from marketdata.api.bar_differences import BarDifferences
 from marketdata.api.cache import CacheStats, ClearCache, OptimizeCache
 from marketdata.api.history_view import History
+from marketdata.api.pools import OnePool, OneTerminal, Pools, Scale, ScaleOne
+from marketdata.api.pools_live import HealthCheck, HealthCheckOfOne, Metrics, MetricsOfOne
 from marketdata.api.terminals import PollTerminal
 from marketdata.api.views import FullMarket, LatestQuotes
 
 OLD: dict[str, Any] = {"schema": None, "terminal_names": True}
 """Names that earlier users know: not in the schema, and parameters may be called as xtdata calls them."""
+POOL = "api/v1/connection_pool"
 
 urlpatterns = [
     path("api/v1/market_data/latest", LatestQuotes.as_view(), name="latest"),
@@ -26,6 +29,15 @@ urlpatterns = [
     path("api/v1/backfills", Backfills.as_view(), name="backfills"),
     path("api/v1/backfills/<int:number>", OneBackfill.as_view(), name="backfill"),
     path("api/v1/terminals/<str:terminal>/poll", PollTerminal.as_view(), name="poll-terminal"),
+    path(f"{POOL}/pools", Pools.as_view(), name="pools"),
+    path(f"{POOL}/pools/<str:name>", OnePool.as_view(), name="pool"),
+    path(f"{POOL}/pools/<str:name>/terminals/<str:terminal>", OneTerminal.as_view(), name="pool-terminal"),
+    path(f"{POOL}/pools/<str:name>/metrics", MetricsOfOne.as_view(), name="pool-metrics"),
+    path(f"{POOL}/pools/<str:name>/health_check", HealthCheckOfOne.as_view(), name="pool-health-check"),
+    path(f"{POOL}/pools/<str:name>/scale", ScaleOne.as_view(), name="pool-scale"),
+    path(f"{POOL}/metrics", Metrics.as_view(), name="pools-metrics"),
+    path(f"{POOL}/health_check", HealthCheck.as_view(), name="pools-health-check"),
+    path(f"{POOL}/scale", Scale.as_view(), name="pools-scale"),
     path("api/v1/trading_dates", reference.TradingDates.as_view(), name="trading-dates"),
     path("api/v1/calendar/day", reference.CalendarDay.as_view(), name="calendar-day"),
     path("api/v1/instruments", reference.Instruments.as_view(), name="instruments"),

@@ -4,6 +4,8 @@
   if (!page) return;
   const lost = document.getElementById("overview-lost");
   const clock = document.getElementById("overview-time");
+  const rows = document.getElementById("overview-terminals");
+  const blank = document.getElementById("overview-terminal");
   const refresh = Number(page.dataset.refresh);
 
   const show = (element, item, parts) => {
@@ -13,6 +15,18 @@
       const target = element.querySelector(`[data-part="${part}"]`);
       if (target.textContent !== item[part]) target.textContent = item[part];
     }
+  };
+
+  // Terminals come and go while the page is open.
+  const list = (terminals) => {
+    const known = new Map([...rows.children].map((row) => [row.dataset.terminal, row]));
+    const wanted = terminals.map((terminal) => {
+      const row = known.get(terminal.id) ?? blank.content.firstElementChild.cloneNode(true);
+      row.dataset.terminal = terminal.id;
+      show(row, terminal, ["name", "state", "reasons", "detail"]);
+      return row;
+    });
+    if (wanted.length !== known.size || wanted.some((row, i) => row !== rows.children[i])) rows.replaceChildren(...wanted);
   };
 
   const draw = (counts) => {
@@ -40,9 +54,7 @@
     for (const figure of news.figures) {
       show(page.querySelector(`[data-figure="${figure.id}"]`), figure, ["value", "detail"]);
     }
-    for (const terminal of news.terminals) {
-      show(page.querySelector(`[data-terminal="${terminal.id}"]`), terminal, ["state", "detail"]);
-    }
+    list(news.terminals);
     clock.textContent = news.time;
     draw(news.chart);
   };

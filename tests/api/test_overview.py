@@ -11,11 +11,15 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.utils import timezone
+from msgspec import structs
 
 from argus.access.models import APIKey
 from argus.access.services import revoke_keys
 from argus.config import config
 from marketdata.latest import LatestStore, store
+from marketdata.terminals import roster, states
+from marketdata.terminals.models import Pool, Terminal
+from marketdata.terminals.states import TerminalReport
 from monitoring import overview
 from streaming.models import LiveConnection
 from tests.api.conftest import Keys
@@ -106,9 +110,69 @@ def test_it_counts_working_keys_by_plan(figure: Figure, keys: Keys) -> None:
     assert (figure("keys")["value"], figure("keys")["detail"]) == ("2", "large 2")
 
 
-def test_a_terminal_that_another_process_serves_is_told_so(administrator: Client) -> None:
-    [terminal] = administrator.get(FIGURES).json()["terminals"]
-    assert (terminal["name"], terminal["state"]) == ("main", "in a worker of its own")
+def terminals(administrator: Client) -> dict[str, dict[str, Any]]:
+    """The terminals' list, asked for anew."""
+    return {row["id"]: row for row in administrator.get(FIGURES).json()["terminals"]}
+
+
+def test_a_terminal_is_as_its_worker_reports_whichever_process_that_is(administrator: Client) -> None:
+    assert (terminals(administrator)["main"]["state"], terminals(administrator)["main"]["level"]) == ("unknown", "warning")
+    now = time.time_ns() // 1_000_000
+    report = TerminalReport(
+        pool="main",
+        process="another",
+        source="qmt",
+        state="up",
+        publishing=True,
+        address="192.0.2.10:58610",
+        version="4.2",
+        canary=now,
+        quoted=now,
+        clock=now,
+        restarts=2,
+        dropped=3,
+    )
+    states.tell("main", report)
+    found = terminals(administrator)["main"]
+    assert (found["name"], found["state"], found["level"]) == ("main", "up", "good")
+    for text in ("publishing", "QMT", "market time", "192.0.2.10:58610", "4.2", "2 restarts", "3 quotes merged"):
+        assert text in found["detail"], text
+    states.tell("main", structs.replace(report, state="down", detail="connection refused", publishing=False))
+    found = terminals(administrator)["main"]
+    assert (found["state"], found["level"]) == ("down", "bad")
+    assert found["reasons"] == "Its worker has no connection to it."
+    assert "connection refused" in found["detail"]
+    assert "publishing" not in found["detail"]
+
+
+def test_the_terminals_are_those_that_there_are_now(administrator: Client) -> None:
+    pool = Pool.objects.create(name="main")
+    for name in ("a", "b"):
+        Terminal.objects.create(pool=pool, name=name)
+    roster.look()
+    try:
+        assert list(terminals(administrator)) == ["a", "b"]
+        assert terminals(administrator)["a"]["detail"] == ""
+        Pool.objects.create(name="futures", markets="IF")
+        Terminal.objects.create(pool=Pool.objects.get(name="futures"), name="c")
+        roster.look()
+        assert {id: row["detail"] for id, row in terminals(administrator).items()} == {"a": "main", "b": "main", "c": "futures"}
+        Terminal.objects.get(name="c").delete()
+        Terminal.objects.get(name="b").delete()
+        roster.look()
+        assert list(terminals(administrator)) == ["a"]
+    finally:
+        roster.forget()
+
+
+def test_the_list_leads_those_who_may_see_them_to_the_terminals(administrator: Client) -> None:
+    card = '<a class="text-sm text-link" href="/admin/terminals/">'
+    assert card in administrator.get("/admin/").content.decode()
+    clerk = Client()
+    clerk.force_login(get_user_model().objects.create_user("clerk", password="x", is_staff=True))
+    page = clerk.get("/admin/").content.decode()
+    assert 'data-terminal="main"' in page
+    assert card not in page
 
 
 def test_reference_data_is_shown_and_cannot_be_changed(administrator: Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page
 
-from tests.browser.conftest import SYMBOLS, Console, Open
+from tests.browser.conftest import SYMBOLS, Console, Open, run_action
 from tests.e2e.service import receive_data, stream, wait_for
 
 
@@ -31,6 +31,34 @@ def test_the_chart_draws_the_seconds_that_have_passed(open_page: Open) -> None:
     page = open_page("/admin/")
     drawn = "Chart.getChart(document.querySelector('#overview-rate canvas')).data.datasets[0].data.filter(n => n > 0).length"
     wait_for(lambda: page.evaluate(drawn) >= 2, "two seconds with quotes in the chart")
+
+
+def test_terminals_come_and_go_while_the_page_is_open(open_page: Open, console: Console) -> None:
+    page = open_page("/admin/", language="en-US")
+    page.evaluate("window.sameDocument = true")
+    page.locator('[data-terminal="main"]').wait_for()
+    other = open_page("/admin/marketdata/terminal/add/", language="en-US")
+    other.fill("[name=name]", "away")
+    other.select_option("[name=pool]", label="main")
+    other.uncheck("[name=enabled]", force=True)
+    other.click("[name=_save]")
+    row = page.locator('[data-terminal="away"]')
+    row.wait_for()
+    assert " ".join(row.inner_text().split()) == "away disabled It is disabled."
+    assert row.get_attribute("data-level") == "neutral"
+    names = "[...document.querySelectorAll('#overview-terminals > li')].map(row => row.dataset.terminal)"
+    assert page.evaluate(names) == ["away", "main"]
+    run_action(other, "away", "delete_selected")
+    other.click("#content [type=submit]")
+    row.wait_for(state="detached")
+    assert page.evaluate(names) == ["main"]
+    assert page.evaluate("window.sameDocument")
+
+
+def test_the_list_of_terminals_leads_to_their_page(open_page: Open, console: Console) -> None:
+    page = open_page("/admin/", language="en-US")
+    page.get_by_role("link", name="Live state and controls").click()
+    page.wait_for_url(f"{console.url}/admin/terminals/")
 
 
 def test_connections_are_counted_by_plan(open_page: Open, console: Console) -> None:
