@@ -68,12 +68,13 @@ class Service:
         ]
         self.key = self._prepare()
 
-    def _manage(self, *arguments: str) -> str:
+    def manage(self, *arguments: str) -> str:
+        """Run a management command to its end; what it printed."""
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(command, env=self.env, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
     def _prepare(self) -> str:
-        self._manage("migrate", "--verbosity", "0")
+        self.manage("migrate", "--verbosity", "0")
         return subprocess.run(
             [sys.executable, "-m", "bench.prepare"], env=self.env, cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout.strip()

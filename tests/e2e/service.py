@@ -127,7 +127,7 @@ def over_terminal(
         service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
         if scaled:
             service.start("worker", *worker)
-            service.start("beat", "-m", "celery", "-A", "argus", "beat", "-s", str(directory / "beat"))
+            service.start("beat", "-m", "celery", "-A", "argus", "beat")
             service.start("web", "manage.py", "serve", "--port", str(service.port))
         else:
             options = ("--source", "qmt", "--terminal", f"main={address}")

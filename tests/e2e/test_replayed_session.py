@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from argus.config import Config
 from marketdata import publish
-from marketdata.feeds import Feed
+from marketdata.feed import Feed
 from marketdata.latest import store
 from marketdata.lease import MemoryLease
 from marketdata.publisher import Publisher

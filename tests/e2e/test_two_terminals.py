@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from tests.e2e.service import Service, free_port, get, receive, stream, wait_for
+from tests.e2e.service import Service, free_port, get, receive, receive_data, stream, wait_for
 from tests.emulator import EmulatedTerminal, child_environment
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -65,8 +65,10 @@ def test_the_standby_goes_on_when_the_active_terminal_is(
     service: Any, terminals: dict[str, EmulatedTerminal], fault: str
 ) -> None:
     with stream(service.port, service.key, symbols=["*"]) as client:
-        first = receive(client)
+        first = receive_data(client)
         name = wait_for(lambda: active(service), "one feed of the two to be active")
+        # Its calls may take a minute, and a terminal that hangs in one of them is given that long.
+        wait_for(lambda: "reference_refreshed" in service.log("web"), "the reference data")
         standby = next(other for other in NAMES if other != name)
         codes = [quote["symbol"] for quote in get(service.port, "/api/v1/market_data/full", service.key)[1]["data"]]
         break_down(terminals[name], fault, codes)

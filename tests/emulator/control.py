@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,10 +24,16 @@ def child_environment() -> dict[str, str]:
 
 
 class EmulatedTerminal:
-    """A terminal process. ``address`` is for the source; ``interval`` makes its market move by itself (seconds a step)."""
+    """A terminal process. ``address`` is for the source; ``interval`` makes its market move by itself (seconds a step).
 
-    def __init__(self, *, name: str = "emulated", symbols: int = 12, interval: float = 0.0, port: int = 0) -> None:
+    ``replay`` are options that make it show a recorded session instead, see ``tests.emulator.terminal``.
+    """
+
+    def __init__(
+        self, *, name: str = "emulated", symbols: int = 12, interval: float = 0.0, port: int = 0, replay: Sequence[str] = ()
+    ) -> None:
         self._name, self._symbols, self._interval = name, symbols, interval
+        self._replay = replay
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -48,7 +54,7 @@ class EmulatedTerminal:
     def start(self) -> None:
         """Start it, on the port that it had before if it had one, in the modes that were set."""
         options = {"port": self.port, "name": self._name, "symbols": self._symbols, "interval": self._interval}
-        arguments = [f"--{option}={value}" for option, value in options.items()]
+        arguments = [*(f"--{option}={value}" for option, value in options.items()), *self._replay]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.emulator.terminal", *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -58,6 +64,11 @@ class EmulatedTerminal:
         self._control = socket.create_connection(("127.0.0.1", ports["control"]), PATIENCE)
         if self._modes:
             self.order({"set": self._modes})
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
 
     def kill(self) -> None:
         """End it as a crash would: no farewell."""
@@ -135,6 +146,10 @@ class EmulatedTerminal:
     def stats(self) -> dict[str, Any]:
         """``calls`` (method, codes, first, arguments), ``subscriptions`` (their sizes), ``connections``, ``step``."""
         return self.order({"stats": True})
+
+    def clients(self) -> dict[str, Any]:
+        """``subscriptions`` and ``connections`` alone."""
+        return self.order({"clients": True})
 
     def called(self, method: str) -> list[dict[str, Any]]:
         """The calls of one method, oldest first."""

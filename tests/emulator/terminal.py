@@ -1,7 +1,8 @@
 """An emulated QMT terminal: a process that answers the client's calls over TCP, and a test's orders on a second port.
 
 ``python -m tests.emulator.terminal --port 0`` prints ``{"port": ..., "control": ...}`` and lives until its standard
-input closes. With ``--interval`` its market moves by itself.
+input closes. With ``--interval`` its market moves by itself; with ``--replay`` it shows a recorded session, in step with
+every other terminal that was given the same ``--anchor``, ``--from`` and ``--speed``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.emulator import bson, history, market
+from tests.emulator.replay import Pace, Replay, of_day
+from tests.emulator.replay import Session as Recorded
 
 NOT_REALIZED = '{"ErrorID": 300000, "ErrorMsg": "function not realize"}'
 
@@ -60,22 +64,23 @@ class Modes:
 class Terminal:
     """The state: modes, market, connections, and a record of what was called."""
 
-    def __init__(self, name: str, symbols: int) -> None:
+    def __init__(self, name: str, symbols: int, replay: Replay | None = None) -> None:
         self.name = name
         self.modes = Modes()
-        self.stocks = market.stocks(symbols)
-        self.codes = [*self.stocks, *market.INDICES, *market.FUTURES, market.FUND]
+        self.stocks = replay.session.codes if replay else market.stocks(symbols)
+        self.codes = self.stocks if replay else [*self.stocks, *market.INDICES, *market.FUTURES, market.FUND]
+        self.replay = replay
         self.step = 0
         self.weights = True
         """Whether the table of index weights has been downloaded."""
-        self.ticks: dict[str, dict[str, Any]] = {}
+        self.ticks: dict[str, dict[str, Any]] = {**replay.beginning} if replay else {}
         self.bars: dict[str, dict[str, history.Columns]] = {}
         self.sessions: set[Session] = set()
         self.calls: deque[dict[str, Any]] = deque(maxlen=20_000)
 
     def tick(self, code: str) -> dict[str, Any]:
-        """The newest tick: the scripted one, else the market's."""
-        if code in self.modes.empty:
+        """The newest tick: the scripted or recorded one, else the market's."""
+        if code in self.modes.empty or (self.replay and code not in self.ticks):
             return {}
         return self.ticks.get(code) or market.tick(code, self.step, self.modes.levels)
 
@@ -101,10 +106,14 @@ class Terminal:
         for session in self.sessions:
             session.push(ticks)
 
+    def clients(self) -> dict[str, Any]:
+        """Who is here: the sizes of all subscriptions, and how many connections there are."""
+        subscriptions = [len(codes) for session in self.sessions for _, codes in session.subscriptions.values()]
+        return {"subscriptions": subscriptions, "connections": len(self.sessions)}
+
     def stats(self) -> dict[str, Any]:
         """What a test may want to know."""
-        subscriptions = [len(codes) for session in self.sessions for _, codes in session.subscriptions.values()]
-        return {"calls": list(self.calls), "subscriptions": subscriptions, "connections": len(self.sessions), "step": self.step}
+        return {"calls": list(self.calls), "step": self.step, **self.clients()}
 
 
 class Session:
@@ -291,7 +300,14 @@ def _main_contract(_terminal: Terminal, code: str) -> str:
 
 
 def _detail(terminal: Terminal, code: str) -> bytes:
-    return bson.encode(market.detail(code, old=terminal.modes.old)) if code in terminal.codes or code in market.OPTIONS else b""
+    if code not in terminal.codes and code not in market.OPTIONS:
+        return b""
+    found = market.detail(code, old=terminal.modes.old)
+    if terminal.replay:
+        close = terminal.tick(code).get("lastClose", 0.0)
+        found |= {"TradingDay": terminal.replay.session.day, "PreClose": close}
+        found |= {"UpStopPrice": close * 1.1, "DownStopPrice": close * 0.9}
+    return bson.encode(found)
 
 
 def _trading_dates(_terminal: Terminal, name: str, _start: str, _end: str, count: int) -> list[int]:
@@ -376,12 +392,14 @@ def obey(terminal: Terminal, order: dict[str, Any]) -> dict[str, Any]:
         case {"print": text}:
             for session in terminal.sessions:
                 session.send({"k": "print", "text": text})
+        case {"clients": _}:
+            return terminal.clients()
     return terminal.stats() if "stats" in order else {}
 
 
 async def main(arguments: argparse.Namespace) -> None:
     """Serve clients and tests until standard input closes."""
-    terminal = Terminal(arguments.name, arguments.symbols)
+    terminal = Terminal(arguments.name, arguments.symbols, _replay(arguments))
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(terminal, writer)
@@ -405,7 +423,7 @@ async def main(arguments: argparse.Namespace) -> None:
     ports = {"port": served.sockets[0].getsockname()[1], "control": controlled.sockets[0].getsockname()[1]}
     print(json.dumps(ports), flush=True)  # noqa: T201 (what whoever started this reads)
     loop = asyncio.get_running_loop()
-    moving = asyncio.ensure_future(_move(terminal, arguments.interval))
+    moving = asyncio.ensure_future(_play(terminal, terminal.replay) if terminal.replay else _move(terminal, arguments.interval))
     await loop.run_in_executor(None, sys.stdin.read)
     moving.cancel()
 
@@ -416,12 +434,30 @@ async def _move(terminal: Terminal, interval: float) -> None:
         terminal.advance(1)
 
 
+def _replay(arguments: argparse.Namespace) -> Replay | None:
+    if not arguments.replay:
+        return None
+    session = Recorded(arguments.replay)
+    return Replay(session, Pace(arguments.anchor, of_day(session, arguments.start), arguments.speed))
+
+
+async def _play(terminal: Terminal, replay: Replay) -> None:
+    while (wait := replay.wait) is not None:
+        await asyncio.sleep(wait)
+        for ticks in replay.due():
+            terminal.push(dict(ticks))
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="the port for clients; 0: any free one")
     parser.add_argument("--name", default="emulated", help="what the terminal calls itself")
     parser.add_argument("--symbols", type=int, default=12, help="how many stocks it knows")
     parser.add_argument("--interval", type=float, default=0.0, help="seconds between two steps of its market; 0: on order only")
+    parser.add_argument("--replay", type=Path, nargs="*", default=[], help="recorded files of one day to show")
+    parser.add_argument("--anchor", type=float, default=0.0, help="seconds since 1970 at which the replay stands at --from")
+    parser.add_argument("--from", dest="start", default="09:30:00", help="a time of the recorded day")
+    parser.add_argument("--speed", type=float, default=1.0, help="how many times as fast as it was")
     return parser.parse_args()
 
 
