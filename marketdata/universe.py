@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -214,12 +214,14 @@ def save_reference(
     instruments: Iterable[Instrument],
     sectors: Mapping[str, Sequence[str]] | None = None,
     complete: bool = False,
+    among: Callable[[str], bool] = lambda _: True,
     quoted: bool = True,
 ) -> None:
     """Store what a source told; a field that it does not know keeps what is stored, and so do all sectors where it told none.
 
-    ``complete``: these are all the instruments and sectors that there are; other instruments are marked as not quoted,
-    other sectors go (an index's weights stay: they are told apart from the sectors). ``quoted`` False: the source knows
+    ``complete``: these are all the instruments and sectors that there are (``among``: all such symbols, where one source does
+    not tell of all); other instruments are marked as not quoted, and where sectors were told other sectors go (an index's weights
+    stay: they are told apart from the sectors). ``quoted`` False: the source knows
     these and need not quote them; those that it does quote stay marked. Bumps the revision if anything has changed.
     """
     given = {instrument.symbol: instrument for instrument in instruments}
@@ -227,7 +229,8 @@ def save_reference(
     if sectors is not None:
         changed = _save_sectors(source, sectors) or changed
     if complete:
-        gone = [s for s in models.Instrument.objects.filter(quoted=True).values_list("symbol", flat=True) if s not in given]
+        stored = models.Instrument.objects.filter(quoted=True).values_list("symbol", flat=True)
+        gone = [symbol for symbol in stored if symbol not in given and among(symbol)]
         changed = bool(gone) or changed
         for start in range(0, len(gone), 500):
             models.Instrument.objects.filter(symbol__in=gone[start : start + 500]).update(quoted=False)

@@ -180,7 +180,12 @@ def test_a_problem_that_knows_when_it_is_over_says_so(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "name"), [("{", "application/json", "bad_json"), ("x", "text/x", "unsupported_media_type")]
+    ("body", "kind", "name"),
+    [
+        ("{", "application/json", "bad_json"),
+        ("[" * 100_000, "application/json", "bad_json"),
+        ("x", "text/x", "unsupported_media_type"),
+    ],
 )
 def test_a_body_that_cannot_be_read_is_a_problem(client: Client, body: str, kind: str, name: str) -> None:
     _, text = make_key()

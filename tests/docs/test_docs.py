@@ -37,7 +37,7 @@ def setting_rows() -> list[list[str]]:
             default = default.name
         if isinstance(default, bool):
             default = str(default).lower()
-        shown = f"`{default:g}`" if isinstance(default, float) else f"`{default}`" if default != "" else ""
+        shown = f"`{default:g}`" if isinstance(default, float) else f"`{default}`" if default not in ("", None) else ""
         table.append([f"`{variable}`", shown, str(field.description)])
     return table
 
@@ -103,11 +103,24 @@ def test_every_metric_that_a_page_names_is_exported() -> None:
     from marketdata.cache import tiers as _cache
     from marketdata.history import metrics as _history
     from marketdata.recordings import metrics as _recordings
+    from marketdata.terminals import metrics as _terminals
     from streaming import metrics as _stream
     from streaming import replays as _replays
 
-    assert _bars and _cache and _feeds and _history and _recordings and _replays and _stream
+    assert _bars and _cache and _feeds and _history and _recordings and _replays and _stream and _terminals
     exported = {f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in REGISTRY.collect()}
     for path in DOCS.rglob("*.md"):
         named = set(re.findall(r"`(argus_[a-z_]+)`", path.read_text(encoding="utf-8")))
         assert named <= exported, path.name
+
+
+def test_every_metric_of_asking_terminals_is_explained() -> None:
+    from prometheus_client import Counter, Gauge, Histogram
+
+    from marketdata.terminals import metrics
+
+    page = (DOCS / "operations.md").read_text(encoding="utf-8")
+    ours = [one for one in vars(metrics).values() if isinstance(one, Counter | Gauge | Histogram)]
+    names = [f"{one._name}{'_total' if isinstance(one, Counter) else ''}" for one in ours]
+    assert len(names) >= 8
+    assert [name for name in names if f"`{name}`" not in page] == []

@@ -48,20 +48,25 @@ HEADER = {
 IN_F_STRINGS = ("Welcome",)
 """Texts of the theme inside f-strings, which Babel finds on Python 3.12 and later only."""
 
+CONTEXTS = ("pgettext", "pgettext_lazy")
+"""Calls whose first text says what the second one is said of."""
+
 Text = str | tuple[str, str]
 """A message, or its singular and plural."""
 
 
-def _read(path: Path) -> Iterator[tuple[int, Text]]:
-    """The texts of one file and the lines where they stand."""
+def _read(path: Path) -> Iterator[tuple[int, Text, str | None]]:
+    """The texts of one file: the line where each stands, and its context if it has one."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".html":
         # Django makes something like Python of a template; the indentation is not Python's.
         source = "\n".join(line.lstrip() for line in templatize(source).splitlines())
-    for line, _function, found, _comments in extract_python(io.BytesIO(source.encode()), KEYWORDS, [], {}):
+    for line, function, found, _comments in extract_python(io.BytesIO(source.encode()), KEYWORDS, [], {}):
         strings = tuple(text for text in found if text) if isinstance(found, tuple) else (found,)
-        if strings and strings[0]:
-            yield line, strings[0] if len(strings) == 1 else (strings[0], strings[1])
+        if function in CONTEXTS:
+            yield line, strings[1], strings[0]
+        elif strings and strings[0]:
+            yield line, strings[0] if len(strings) == 1 else (strings[0], strings[1]), None
 
 
 def gather() -> Catalog:
@@ -69,8 +74,8 @@ def gather() -> Catalog:
     catalog = Catalog(locale="zh_Hans", fuzzy=False, **HEADER)
     paths = [path for room in OURS for path in sorted((ROOT / room).rglob("*")) if path.suffix in {".py", ".html"}]
     for path in paths:
-        for line, text in _read(path):
-            catalog.add(text, locations=[(path.relative_to(ROOT).as_posix(), line)])
+        for line, text, context in _read(path):
+            catalog.add(text, locations=[(path.relative_to(ROOT).as_posix(), line)], context=context)
     for text in sorted({*_theme(), *IN_F_STRINGS}, key=str):
         catalog.add(text, locations=[("unfold", 0)])
     return catalog
@@ -85,7 +90,7 @@ def _theme() -> Iterator[Text]:
     known |= set(_django_catalog(Path(trans_real.__file__).parents[2] / "conf"))
     for path in sorted(Path(unfold.__file__).parent.rglob("*")):
         if path.suffix in {".py", ".html"} and "contrib" not in path.parts[path.parts.index("unfold") :]:
-            for _line, text in _read(path):
+            for _line, text, _context in _read(path):
                 if (text if isinstance(text, str) else text[0]) not in known:
                     yield text
 
@@ -116,7 +121,17 @@ def compiled(catalog: Catalog) -> bytes:
 
 def texts(catalog: Catalog) -> dict[str | tuple[str, ...], Message]:
     """The messages by their texts; the header is none."""
-    return {message.id if isinstance(message.id, str) else tuple(message.id): message for message in catalog if message.id}
+    return {key(message): message for message in catalog if message.id}
+
+
+def key(message: Message) -> str | tuple[str, ...]:
+    """Its text, after its context as a ``.mo`` has it."""
+    if not isinstance(message.id, str):
+        return tuple(message.id)
+    context: str | bytes | None = message.context
+    if isinstance(context, bytes):  # As Babel reads it from a .mo.
+        context = context.decode()
+    return message.id if context is None else f"{context}\x04{message.id}"
 
 
 def placeholders(text: str) -> set[str]:
@@ -128,8 +143,8 @@ def update() -> None:
     """Bring the stored catalog up to date with the texts."""
     stored, gathered = texts(load()), gather()
     for message in gathered:
-        if message.id and message.id in stored:
-            message.string = stored[message.id].string
+        if message.id and key(message) in stored:
+            message.string = stored[key(message)].string
     store(gathered)
 
 

@@ -10,7 +10,7 @@ import pytest
 from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import read_mo
 from django.test import Client
-from django.utils.translation import gettext, override
+from django.utils.translation import gettext, override, pgettext
 
 from argus.errors import PROBLEMS, Problem
 from tests.i18n import catalog
@@ -47,6 +47,7 @@ def test_the_gathering_finds_python_templates_plurals_and_the_theme() -> None:
     ):
         assert text in found
     assert ("%(count)d connection is being closed.", "%(count)d connections are being closed.") in found
+    assert found["circuit breaker\x04open"].context == "circuit breaker"
     assert "Log in" not in found, "Django has that one itself"
 
 
@@ -66,7 +67,7 @@ def test_translations_leave_open_what_the_texts_leave_open() -> None:
 
 def test_translations_are_chinese() -> None:
     """A name that is the same in every language is listed here."""
-    same = {"QMT", "%(feed)s, epoch %(epoch)s"}
+    same = {"QMT", "epoch", "%(feed)s, epoch %(epoch)s"}
     for message in texts(load()).values():
         for text, translation in _both(message):
             left = translation.translate(str.maketrans("", "", string.printable))
@@ -89,6 +90,11 @@ def test_an_update_changes_nothing_where_nothing_has_changed(
     monkeypatch.setattr(catalog, "MO", copy.with_suffix(".mo"))
     catalog.update()
     assert copy.read_bytes() == before
+
+
+def test_one_word_has_another_translation_where_it_says_something_else() -> None:
+    with override("zh-hans"):
+        assert pgettext("role of a terminal", "active") != gettext("active")
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)

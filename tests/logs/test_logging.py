@@ -145,6 +145,7 @@ def test_the_levels_and_files_of_a_process_follow_the_settings(tmp_path: Any) ->
     [
         (["/x/manage.py", "up", "--port", "0"], "up"),
         (["manage.py", "serve"], "serve"),
+        (["manage.py", "terminal_worker", "guojin"], "worker"),
         (["/x/.venv/bin/celery", "-A", "argus", "worker", "-Q", "terminal.main"], "worker"),
         (["/x/celery/__main__.py", "-A", "argus", "beat"], "beat"),
         (["C:/x/celery.exe", "-A", "argus", "worker"], "worker"),
