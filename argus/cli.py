@@ -26,6 +26,8 @@ examples:
   python3 run.py up --port 9000 --symbols 200                    a small market on another port
   python3 run.py up --source replay --file day.csv.gz --speed 10 a recorded session, ten times as fast
   python3 run.py up --source qmt --terminal 192.168.1.20:58610   a QMT terminal
+  python3 run.py up --source qmt --terminal a=192.168.1.20:58610 --terminal b=192.168.1.21:58610
+                                                                 two terminals that stand in for each other
   python3 run.py up --host 0.0.0.0                               reachable from other machines (set ARGUS_ALLOWED_HOSTS too)
 
 Every option is also a setting in the environment: docs/settings.md. Ctrl-C ends it.

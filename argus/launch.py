@@ -198,5 +198,5 @@ def main(arguments: Sequence[str]) -> int:
     if command == "test":
         os.chdir(ROOT)
         # One worker per processor; a module's tests stay together, for the servers that they share.
-        return hand_over(["-m", "pytest", "-n", "logical", "--dist", "loadscope", *rest])
+        return hand_over(["-m", "pytest", "-n", "logical", "--dist", "loadscope", "--no-loadscope-reorder", *rest])
     return hand_over([str(ROOT / "manage.py"), *((command, *rest) if command == "up" else rest)])

@@ -1,12 +1,14 @@
 """What of a terminal's own quotes nobody has published yet, beside what was heard published: pure, for whoever may take over.
 
-Two terminals give equal bodies for the same snapshot of the exchange, so that a body that is heard strikes out the own one.
+Two terminals give equal bodies for the same snapshot of the exchange, but for the day's limits, which one that has just started
+does not know yet; so a snapshot that is heard strikes out the own one.
 They give them at different moments: either may be ahead, symbol by symbol. Several snapshots of a symbol may share their time
 and volume and differ in the book, so these two alone do not say which of two quotes is newer.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
 import msgspec
@@ -35,16 +37,23 @@ class _Stamp(msgspec.Struct, frozen=True):
 
 
 _stamp = msgspec.json.Decoder(_Stamp).decode
+_TOLD_LATER = re.compile(rb'"limit_up":[^,]*,"limit_down":[^,]*,')
+
+
+def _snapshot(body: bytes) -> bytes:
+    """What makes two quotes of a symbol the same snapshot: all but the day's limits."""
+    return _TOLD_LATER.sub(b"", body, count=1)
 
 
 class _Own:
     """A pending quote of this terminal. ``body`` is empty once it has been struck out."""
 
-    __slots__ = ("at", "body", "symbol")
+    __slots__ = ("at", "body", "snapshot", "symbol")
 
     def __init__(self, symbol: str, body: bytes, at: float) -> None:
         self.symbol = symbol
         self.body = body
+        self.snapshot = _snapshot(body)
         self.at = at
 
 
@@ -70,7 +79,7 @@ class Ledger:
         self._of: dict[str, deque[_Own]] = {}
         self._pending = 0
         self._ahead: dict[str, list[bytes]] = {}
-        """What was heard of a symbol with its newest time, and this terminal has not shown yet."""
+        """The snapshots that were heard of a symbol with its newest time, and that this terminal has not shown yet."""
         self._fallen: dict[str, bytes] = {}
         """The last quote of a symbol that fell out, until something newer of it is published."""
 
@@ -96,9 +105,9 @@ class Ledger:
         return {symbol: body for symbol, body in group.items() if symbol not in self._ahead or not self._was_heard(symbol, body)}
 
     def _was_heard(self, symbol: str, body: bytes) -> bool:
-        ahead = self._ahead[symbol]
-        if body in ahead:
-            del ahead[: ahead.index(body) + 1]
+        ahead, snapshot = self._ahead[symbol], _snapshot(body)
+        if snapshot in ahead:
+            del ahead[: ahead.index(snapshot) + 1]
             if not ahead:
                 del self._ahead[symbol]
             self._strike(symbol, len(self._of.get(symbol, ())))
@@ -117,9 +126,13 @@ class Ledger:
         """Note what is fresh and has not been published. ``now`` is in seconds, of a clock that never goes back."""
         for symbol, body in group.items():
             own = _Own(symbol, body, now)
+            here = self.newest.get(symbol)
+            if here is not None and symbol not in self._of and own.snapshot == _snapshot(without_seq(here)):
+                # It has only learned the limits since.
+                continue
             self._order.append(own)
             self._of.setdefault(symbol, deque()).append(own)
-        self._pending += len(group)
+            self._pending += 1
         self._trim(now)
 
     def owed(self) -> list[Group]:
@@ -201,15 +214,15 @@ class Ledger:
 
     def _hear(self, symbol: str, fragment: bytes, term: Term | None) -> None:
         if not self._publish(symbol, fragment):
-            body = without_seq(fragment)
+            snapshot = _snapshot(without_seq(fragment))
             here = self.newest.get(symbol)
             # At the end of a takeover all is said again.
-            if here is None or body != without_seq(here):
+            if here is None or snapshot != _snapshot(without_seq(here)):
                 ahead = self._ahead.get(symbol)
-                if ahead and term is None and _stamp(ahead[-1]).time == _stamp(body).time:
-                    ahead.append(body)
+                if ahead and term is None and _stamp(ahead[-1]).time == _stamp(snapshot).time:
+                    ahead.append(snapshot)
                 else:
-                    self._ahead[symbol] = [body]
+                    self._ahead[symbol] = [snapshot]
         self.newest[symbol] = fragment
 
     def _publish(self, symbol: str, fragment: bytes) -> bool:
@@ -220,8 +233,9 @@ class Ledger:
         if not pending:
             return False
         body = without_seq(fragment)
+        snapshot = _snapshot(body)
         for place, own in enumerate(pending, 1):
-            if own.body == body:
+            if own.snapshot == snapshot:
                 self._strike(symbol, place)
                 self._ahead.pop(symbol, None)
                 return True

@@ -52,9 +52,11 @@ def canary_check(latest: LatestStore, stale_after: float) -> Check:
 
 
 def terminals_away(known: Mapping[str, TerminalHealth] | None) -> str:
-    """Each terminal that does not answer, and why: what stands behind a canary that does not come."""
+    """Each terminal that does not answer, and why, or that there is none: what stands behind a canary that does not come."""
     if known is None:
         return "nothing is known here of the terminals: the database does not answer"
+    if not known:
+        return "no terminal is set up"
     return "; ".join(f"the terminal {name} is {_words(one)}" for name, one in known.items() if not one.answers)
 
 

@@ -32,7 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the soak tests out where they were not asked for."""
+    """Leave the soak tests out where they were not asked for, and begin with whole services: those take longest, and a run ends
+    with its last worker."""
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "e2e"))
     if not config.getoption("--soak"):
         left_out = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if item not in left_out]

@@ -8,14 +8,14 @@ from typing import Any, Final
 import msgspec
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 
 from argus.errors import CONFLICT, NOT_AUTHENTICATED, NOT_FOUND, ArgusError
 from marketdata.api.schema import REF, problem
 from marketdata.terminals import services
 from marketdata.terminals.figures import PoolFigures, ProcessFigures, TerminalFigures
-from marketdata.terminals.models import MOST_SLOTS, Pool, Terminal, check_name
+from marketdata.terminals.models import MOST_SLOTS, Pool, Terminal, check_markets, check_name
 
 MOST_TERMINALS: Final = 100
 """Of a pool, in one body: each of them is checked and written by itself."""
@@ -49,7 +49,31 @@ class TerminalSerializer(_Exact, serializers.ModelSerializer[Terminal]):
         extra_kwargs = _NAME
 
 
+_MARKETS: Final = Pool._meta.get_field("markets")
+_MARKETS_SCHEMA: Final[dict[str, Any]] = {
+    "oneOf": [{"type": "string", "maxLength": _MARKETS.max_length}, {"type": "array", "items": {"type": "string"}}]
+}
+
+
+@extend_schema_field(_MARKETS_SCHEMA)
+class MarketsField(serializers.CharField):
+    """Names of markets, as a string with commas or as a list; a string with commas in answers."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, list):
+            return super().to_internal_value(data)
+        return ",".join(super(MarketsField, self).to_internal_value(name) for name in data)
+
+
 class PoolSerializer(_Exact, serializers.ModelSerializer[Pool]):
+    markets = MarketsField(
+        required=False,
+        allow_blank=True,
+        max_length=_MARKETS.max_length,
+        validators=[check_markets],
+        label=_MARKETS.verbose_name,
+        help_text=_MARKETS.help_text,
+    )
     terminals: serializers.ListSerializer[Any] = serializers.ListSerializer(
         child=TerminalSerializer(), required=False, max_length=MOST_TERMINALS
     )

@@ -41,7 +41,9 @@ Call = Callable[[str, float], T]
 LEAST: Final = 0.2
 """Seconds that must be left for it to be worth asking."""
 LOOK: Final = 1.0
-"""Seconds between two looks at what the workers report."""
+"""Seconds between two looks at a pool."""
+UNTOLD: Final = 5.0
+"""Seconds after which a request reads by itself what the workers report: where nobody in this process does it."""
 LACKING: Final = 600.0
 """Seconds for which a terminal that did not have a function is asked last for it, unless it is probed before."""
 SOONEST: Final = 0.1
@@ -105,7 +107,8 @@ class _View:
 
 
 class Dispatcher:
-    """All requests of one process. ``told`` reads what the workers report, and may raise Django's database errors."""
+    """All requests of one process. ``told`` reads what the workers report, and may raise Django's database errors; who reads it
+    anyway hands it over by ``tell``, so that no request has to wait for the database."""
 
     def __init__(self, told: Callable[[], Mapping[str, TerminalReport]] = states.terminals) -> None:
         self._told = told
@@ -115,7 +118,7 @@ class Dispatcher:
         self._saved: dict[str, float] = {}
         self._views: dict[str, _View] = {}
         self._reported: Mapping[str, TerminalReport] = {}
-        self._read_at = -LOOK
+        self._read_at = -UNTOLD
         self._reading = threading.Lock()
 
     def ask(
@@ -129,6 +132,10 @@ class Dispatcher:
         now = time.monotonic()
         ranks = [rank for rank, _ in self.choices(self.view(pool, now), capability, now)]
         return ranks.count(min(ranks)) if ranks else 0
+
+    def tell(self, reported: Mapping[str, TerminalReport]) -> None:
+        """What the workers report, as of now."""
+        self._reported, self._read_at = reported, time.monotonic()
 
     def reports(self) -> Iterator[tuple[str, PoolReport]]:
         """Of each pool that this process has asked, how it uses the terminals."""
@@ -175,8 +182,8 @@ class Dispatcher:
         return _View(pool, now, tuple(standings), kept_out)
 
     def _reports(self, now: float) -> Mapping[str, TerminalReport]:
-        """As of a second ago at most, or of the look that another thread is taking."""
-        if now - self._read_at >= LOOK and self._reading.acquire(blocking=False):
+        """As last told, or as of the look that another thread is taking."""
+        if now - self._read_at >= UNTOLD and self._reading.acquire(blocking=False):
             try:
                 self._reported = self._told()
             except DatabaseError as error:
@@ -504,6 +511,11 @@ def ask(pool: PoolSpec, capability: Capability | None, call: Call[T], *, priorit
 def able(pool: PoolSpec, capability: Capability | None) -> int:
     """See ``Dispatcher.able``."""
     return _own.able(pool, capability)
+
+
+def tell(reported: Mapping[str, TerminalReport]) -> None:
+    """See ``Dispatcher.tell``."""
+    _own.tell(reported)
 
 
 def reports() -> Iterator[tuple[str, PoolReport]]:

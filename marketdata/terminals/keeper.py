@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from itertools import chain
 from typing import Final
 
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 INTERVAL: Final = 1.0
 """Seconds between two rounds."""
 STOP_TIMEOUT: Final = 1.5
+ECHO: Final = 60.0
+"""Seconds for which what is gone may still be counted by what ends with it."""
 
 _turn = threading.Lock()
 _reports = states.Reports()
@@ -32,6 +35,8 @@ _owed = False
 """Whether the declaration waits for the database."""
 _seen = Roster()
 """As of the last round."""
+_gone: dict[tuple[str, str], float] = {}
+"""What was there and is no more -> until when (monotonic) its figures are taken away."""
 
 
 def begin() -> None:
@@ -69,6 +74,7 @@ def go_round(mine: Crew | None = None) -> None:
             mine.follow()
         _forget_what_is_gone()
         crew.note_probes()
+        dispatch.tell(states.terminals())
         _reports.tell(chain(crew.reports(), dispatch.reports()))
     finally:
         _turn.release()
@@ -85,16 +91,25 @@ def _make_good() -> None:
 
 
 def _forget_what_is_gone() -> None:
-    """Take the figures of pools and terminals that are no more out of the metrics."""
+    """Take the figures of pools and terminals that are no more out of the metrics; for a while, as what still ends may count."""
     global _seen
     before, _seen = _seen, roster.current()
-    if before is _seen:
-        return
-    for terminal in before.terminals.keys() - _seen.terminals.keys():
-        feed_metrics.forget_terminal(terminal)
-        metrics.forget_terminal(terminal)
-    for pool in before.pools.keys() - _seen.pools.keys():
-        feed_metrics.forget_pool(pool)
+    now = time.monotonic()
+    for kind, there, here in (
+        ("terminal", before.terminals.keys(), _seen.terminals.keys()),
+        ("pool", before.pools.keys(), _seen.pools.keys()),
+    ):
+        _gone.update(((kind, name), now + ECHO) for name in there - here)
+        for key in [(kind, name) for name in here if (kind, name) in _gone]:
+            del _gone[key]
+    for (kind, name), until in list(_gone.items()):
+        if kind == "pool":
+            feed_metrics.forget_pool(name)
+        else:
+            feed_metrics.forget_terminal(name)
+            metrics.forget_terminal(name)
+        if now >= until:
+            del _gone[kind, name]
 
 
 def leave() -> None:

@@ -165,7 +165,7 @@ class Terminal(models.Model):
     )
     concurrent = models.PositiveSmallIntegerField(
         _("concurrent requests"),
-        default=2,
+        default=4,
         validators=[MinValueValidator(1), MaxValueValidator(MOST_SLOTS)],
         help_text=_("What the terminal stands at a time, whoever asks."),
     )

@@ -30,7 +30,7 @@ class TerminalSpec:
     address: str = ""
     role: Role = Role.ACTIVE
     weight: int = 1
-    concurrent: int = 2
+    concurrent: int = 4
     per_second: int | None = None
     maintenance: tuple[windows.Window, ...] = ()
     enabled: bool = True

@@ -110,9 +110,8 @@ def put_terminal(pool: str, name: str, fields: Fields, *, by: str) -> tuple[Term
     """Make a terminal, or replace it: what is not named gets its default. It, and whether it is new. Raises ``ArgusError``."""
     with _writing():
         parent = find_pool(pool)
-        row = parent.terminals.filter(name=_askable(name)).first()
-        created = row is None
-        row = row or Terminal(pool=parent, name=name)
+        row = _row(parent, name, "terminal")
+        created = row.pk is None
         _put(row, _defaults(row, TERMINAL_FIELDS) | dict(fields), by)
     return row, created
 
@@ -163,9 +162,19 @@ def _writing() -> Iterator[None]:
 def _put_terminals(pool: Pool, terminals: Sequence[Fields], by: str) -> None:
     for index, given in enumerate(terminals):
         values = dict(given)
-        name = str(values.pop("name"))
-        row = pool.terminals.filter(name=name).first() or Terminal(pool=pool, name=name)
+        row = _row(pool, str(values.pop("name")), f"terminals.{index}.name")
         _put(row, _defaults(row, TERMINAL_FIELDS) | values, by, f"terminals.{index}.")
+
+
+def _row(pool: Pool, name: str, parameter: str) -> Terminal:
+    """The pool's terminal of this name, or a new one. Raises ``ArgusError`` where another pool has it."""
+    found = Terminal.objects.select_related("pool").filter(name=_askable(name)).first()
+    if found is None:
+        return Terminal(pool=pool, name=name)
+    if found.pool_id != pool.pk:
+        text = f"The pool {found.pool.name} has the terminal {name}: delete it there first."
+        raise ArgusError(CONFLICT, text, parameter=parameter)
+    return found
 
 
 def _put(row: Row, fields: Fields, by: str, path: str = "") -> Row:

@@ -165,6 +165,23 @@ def test_a_newer_quote_strikes_out_the_older_and_one_of_the_same_time_only_its_e
     assert ledger.fresh({"A": body("A", 4)}) == {"A": body("A", 4)}
 
 
+def with_limits(symbol: str, time: int) -> bytes:
+    return body(symbol, time).replace(b'"limit_up":null,"limit_down":null', b'"limit_up":11.0,"limit_down":9.0')
+
+
+def test_a_terminal_that_does_not_know_the_limits_yet_shows_the_same_snapshots() -> None:
+    ledger = Ledger()
+    ledger.owe({"A": body("A", 1)}, 0.0)
+    ledger.hear(batch({"A": with_limits("A", 1)}, 1))
+    assert ledger.owed() == []
+    ledger.hear(batch({"A": with_limits("A", 2)}, 2))
+    assert ledger.fresh({"A": body("A", 2)}) == {}
+    ledger.owe(ledger.fresh({"A": with_limits("A", 2)}), 0.0)
+    assert ledger.owed() == [], "nor do limits that are learned later make another snapshot of it"
+    ledger.owe(ledger.fresh({"A": body("A", 3)}), 0.0)
+    assert ledger.owed() == [{"A": body("A", 3)}]
+
+
 @pytest.mark.parametrize(
     ("heard", "in_step"),
     [

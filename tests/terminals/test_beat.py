@@ -22,7 +22,7 @@ class Scheduler(RosterScheduler):
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     want(monkeypatch, TerminalSpec("a", "main"))
-    app = Celery("test", broker="memory://")
+    app = Celery("test", broker="memory://", set_as_current=False)
     app.conf.beat_schedule = OWN
     return Scheduler(app)
 

@@ -180,6 +180,16 @@ def test_reports_that_cannot_be_read_say_nothing(fleet: Fleet) -> None:
     assert {fleet.ask(pool("a", "b")) for _ in range(4)} == {"a", "b"}
 
 
+def test_no_request_reads_what_somebody_here_has_handed_over() -> None:
+    fleet = Fleet()
+    fleet.dispatcher = Dispatcher(lambda: pytest.fail("a request has read"))
+    states = {"a": "down", "b": "up"}
+    fleet.dispatcher.tell(
+        {name: TerminalReport(pool="main", process="x", source="qmt", state=state) for name, state in states.items()}
+    )
+    assert {fleet.ask(pool("a", "b")) for _ in range(4)} == {"b"}
+
+
 def test_all_of_them_are_named_with_their_own_reasons(fleet: Fleet) -> None:
     without = terminal("d", capabilities=frozenset({Capability.QUOTES}))
     specs = [terminal("c", drained=True), without, terminal("e", enabled=False)]

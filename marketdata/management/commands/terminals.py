@@ -30,6 +30,7 @@ SETTLED: Final = states.REPEAT + 2 * keeper.INTERVAL
 UNKNOWN: Final = 2
 """Exit code where a name is not known; 1 is for a probe that failed and a wait in vain."""
 BY: Final = "manage.py terminals"
+NONE: Final = "no terminal is set up: add one in the admin, over REST or in ARGUS_TERMINALS"
 
 
 class Command(CommandWithExamples):
@@ -49,7 +50,9 @@ class Command(CommandWithExamples):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("action", choices=("list", "probe", "drain", "resume"))
-        parser.add_argument("names", nargs="*", metavar="NAME", help="terminals; list and probe take all where none is named")
+        parser.add_argument(
+            "names", nargs="*", default=[], metavar="NAME", help="terminals; list and probe take all where none is named"
+        )
         parser.add_argument("--json", action="store_true", help="answer as JSON")
         parser.add_argument(
             "--timeout",
@@ -69,11 +72,13 @@ class Command(CommandWithExamples):
 
     def _do(self, action: str, names: list[str], as_json: bool, timeout: float | None) -> None:
         known = roster.current().terminals
+        there = ", ".join(known) or "none"
         if unknown := [name for name in names if name not in known]:
-            there = ", ".join(known) or "none"
             raise CommandError(f"There is no terminal {', '.join(unknown)}; there is: {there}.", returncode=UNKNOWN)
         if action in ("drain", "resume") and not names:
-            raise CommandError(f"Name the terminals to {action}; there is: {', '.join(known)}.", returncode=UNKNOWN)
+            raise CommandError(f"Name the terminals to {action}; there is: {there}.", returncode=UNKNOWN)
+        if not known:
+            self.stderr.write(NONE)
         chosen = [known[name] for name in names or known]
         match action:
             case "list":
