@@ -126,9 +126,12 @@ class Ledger:
         """Note what is fresh and has not been published. ``now`` is in seconds, of a clock that never goes back."""
         for symbol, body in group.items():
             own = _Own(symbol, body, now)
-            here = self.newest.get(symbol)
-            if here is not None and symbol not in self._of and own.snapshot == _snapshot(without_seq(here)):
-                # It has only learned the limits since.
+            # Of the same snapshot as the one before it has only learned the limits.
+            if pending := self._of.get(symbol):
+                if pending[-1].snapshot == own.snapshot:
+                    pending[-1].body = body
+                    continue
+            elif (here := self.newest.get(symbol)) is not None and own.snapshot == _snapshot(without_seq(here)):
                 continue
             self._order.append(own)
             self._of.setdefault(symbol, deque()).append(own)

@@ -150,7 +150,7 @@ EXAMPLE_TERMINAL: Final[dict[str, Any]] = {
     "address": "127.0.0.1:58610",
     "role": "active",
     "weight": 2,
-    "concurrent": 2,
+    "concurrent": 4,
     "per_second": 20,
     "maintenance": "daily 05:00-05:40; sat-sun 00:00-24:00",
     "enabled": True,

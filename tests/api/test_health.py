@@ -115,7 +115,14 @@ async def test_a_web_process_looks_after_its_terminals_by_itself(client: httpx.A
 
 def test_a_database_that_does_not_answer_leaves_the_terminals_unknown() -> None:
     assert "the database does not answer" in terminals_away(None)
-    assert terminals_away({}) == ""
+
+
+async def test_that_no_terminal_is_set_up_is_said(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.clear()
+    monkeypatch.setattr(terminals, "known", dict)
+    assert (await client.get("/health")).json()["reason"].endswith("; no terminal is set up")
+    monkeypatch.setattr(terminals, "known", lambda: {"third": AWAY["third"]})
+    assert "set up" not in (await client.get("/health")).json()["reason"]
 
 
 def test_a_process_whose_hub_does_not_run_is_not_ready() -> None:

@@ -61,6 +61,34 @@ def test_what_was_read_can_be_put_back_and_a_put_resets_what_it_leaves_out(ask: 
     assert set(roster.current().terminals) == {"first", "a", "c"}
 
 
+def test_markets_may_be_a_list_and_are_answered_as_a_string(ask: Ask) -> None:
+    assert ask("post", f"{ROOT}/pools", FUTURES | {"markets": ["IF", "SF"]}).json()["markets"] == "IF,SF"
+    assert roster.current().pools["futures"].markets == ("IF", "SF")
+    assert ask("patch", f"{ROOT}/pools/futures", {"markets": ["SF"]}).json()["markets"] == "SF"
+    assert ask("put", f"{ROOT}/pools/futures", {"markets": ["IF"]}).json()["markets"] == "IF"
+    assert ask("patch", MAIN, {"markets": []}).json()["markets"] == ""
+    components = ask("get", "/api/schema?format=json").json()["components"]["schemas"]
+    for name in ("Pool", "KnownPool", "PatchedKnownPool"):
+        assert [one["type"] for one in components[name]["properties"]["markets"]["oneOf"]] == ["string", "array"]
+
+
+def test_a_terminal_of_another_pool_is_not_taken_from_it(ask: Ask) -> None:
+    made = ask("post", f"{ROOT}/pools", FUTURES).json()
+    mixed = {"markets": "IF", "terminals": [{"name": "ok"}, {"name": "first"}]}
+    for method, path, body, parameter in (
+        ("put", f"{ROOT}/pools/futures/terminals/first", {"weight": 4}, "terminal"),
+        ("put", f"{ROOT}/pools/futures", mixed, "terminals.1.name"),
+        ("post", f"{ROOT}/pools", mixed | {"name": "x", "markets": "ZF"}, "terminals.1.name"),
+    ):
+        answer = ask(method, path, body)
+        assert (answer.status_code, answer.json()["name"], answer.json()["parameter"]) == (409, "conflict", parameter)
+        assert answer.json()["detail"] == "The pool main has the terminal first: delete it there first."
+    assert {pool.name for pool in Pool.objects.all()} == {"main", "futures"}
+    assert ask("get", f"{ROOT}/pools/futures").json() == made
+    assert ask("delete", f"{MAIN}/terminals/first").status_code == 204
+    assert ask("put", f"{ROOT}/pools/futures/terminals/first", {"weight": 4}).status_code == 201
+
+
 def test_a_patch_changes_what_it_names_and_nothing_else(ask: Ask) -> None:
     ask("post", f"{ROOT}/pools", FUTURES)
     change = {"strategy": "random", "terminals": [{"name": "b", "per_second": 5, "maintenance": "daily 05:00-05:40"}]}
@@ -101,6 +129,9 @@ def test_the_slots_are_fixed_by_hand_and_set_free_again(ask: Ask) -> None:
     [
         ({"name": "x y", "markets": "IF"}, "name"),
         ({"name": "x", "markets": "ZZ"}, "markets"),
+        ({"name": "x", "markets": ["IF", "ZZ"]}, "markets"),
+        ({"name": "x", "markets": ["IF", {}]}, "markets"),
+        ({"name": "x", "markets": {"IF": 1}}, "markets"),
         ({"name": "x"}, "markets"),
         ({"name": "x", "markets": "IF", "strategy": "best"}, "strategy"),
         ({"name": "x", "markets": "IF", "min_size": 5, "max_size": 4}, "min_size"),
@@ -111,7 +142,6 @@ def test_the_slots_are_fixed_by_hand_and_set_free_again(ask: Ask) -> None:
         ({"name": "x", "markets": "IF", "terminals": [{"name": "a", "address": "nowhere"}]}, "terminals.0.address"),
         ({"name": "x", "markets": "IF", "terminals": [{"name": "a", "wait": 1}]}, "terminals.0.wait"),
         ({"name": "x", "markets": "IF", "terminals": [{"name": "a"}, {"name": "a"}]}, "terminals.1.name"),
-        ({"name": "x", "markets": "IF", "terminals": [{"name": "ok"}, {"name": "first"}]}, "terminals.1.name"),
         ({"name": "x", "markets": "IF", "terminals": [{"name": f"t{number}"} for number in range(101)]}, "terminals"),
         ([], ""),
     ],
@@ -208,6 +238,7 @@ def test_the_figures_are_those_of_all_processes_together(ask: Ask) -> None:
 def test_figures_of_a_terminal_of_which_nobody_reports_are_not_known(ask: Ask) -> None:
     [terminal] = ask("get", f"{MAIN}/metrics").json()["terminals"]
     assert (terminal["state"], terminal["p99"], terminal["epoch"], terminal["size"]) == ("", None, None, 0)
+    assert terminal["processes"] == []
 
 
 def test_it_is_healthy_while_each_pool_has_a_terminal_that_answers(ask: Ask) -> None:

@@ -180,6 +180,10 @@ def test_a_terminal_that_does_not_know_the_limits_yet_shows_the_same_snapshots()
     assert ledger.owed() == [], "nor do limits that are learned later make another snapshot of it"
     ledger.owe(ledger.fresh({"A": body("A", 3)}), 0.0)
     assert ledger.owed() == [{"A": body("A", 3)}]
+    ledger.owe(ledger.fresh({"A": with_limits("A", 3)}), 0.0)
+    assert (ledger.owed(), ledger.pending) == ([{"A": with_limits("A", 3)}], 1)
+    ledger.hear(batch({"A": body("A", 3)}, 3))
+    assert (ledger.owed(), ledger.pending) == ([], 0)
 
 
 @pytest.mark.parametrize(

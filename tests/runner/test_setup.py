@@ -158,4 +158,5 @@ def test_help_shows_examples_and_sets_nothing_up(tree: Path, arguments: list[str
 def test_help_of_up_shows_its_options_and_sets_nothing_up(tree: Path) -> None:
     done = run(tree, "up", "--help")
     assert done.returncode == 0 and "--terminal" in done.stdout and "examples:" in done.stdout
+    assert "--terminal a=192.168.1.20:58610 --terminal b=192.168.1.21:58610" in done.stdout
     assert not (tree / ".venv").exists() and not os.path.lexists(tree / "var")

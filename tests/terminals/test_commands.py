@@ -74,6 +74,21 @@ def test_the_list_is_also_for_programs_and_may_be_of_some() -> None:
     assert found["last_seen"].endswith("+08:00")
 
 
+@pytest.mark.parametrize("action", ["list", "probe"])
+def test_that_no_terminal_is_set_up_is_said_and_is_no_failure(action: str) -> None:
+    Terminal.objects.all().delete()
+    told = "no terminal is set up: add one in the admin, over REST or in ARGUS_TERMINALS\n"
+    out, err = run("terminals", action)
+    assert (len(out.splitlines()), err) == (1, told)
+    out, err = run("terminals", action, "--json")
+    assert (bool(json.loads(out)), err) == (False, told)
+
+
+def test_without_an_action_only_that_is_asked_for() -> None:
+    with pytest.raises(CommandError, match=r"the following arguments are required: action$"):
+        run("terminals")
+
+
 @pytest.mark.parametrize("action", ["list", "probe", "drain", "resume"])
 def test_a_name_that_is_not_known_is_refused_with_those_that_are(action: str) -> None:
     text, code = refused("terminals", action, "a", "zz")
