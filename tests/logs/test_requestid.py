@@ -91,6 +91,7 @@ class Worker:
     def __init__(self, broker: str) -> None:
         self.seen: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         app = Celery("ids", broker=broker, set_as_current=False)
+        app.conf.beat_scheduler = "celery.beat:Scheduler"
         app.conf.update(task_default_queue="ids", task_ignore_result=True, worker_hijack_root_logger=False)
         if broker.startswith("memory"):
             app.conf.broker_transport_options = {"polling_interval": 0.01}
