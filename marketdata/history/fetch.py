@@ -127,13 +127,9 @@ def _ask(
     priority: Priority,
 ) -> list[tuple[str, dict[str, Any]]]:
     """The answers to the parts, each with the terminal that gave it. Raises ``FetchError`` where one of them is lacking."""
-    by_pool: dict[str, tuple[PoolSpec, list[str]]] = {}
-    pools = {market: _pool_of(market) for market in set(map(market_of, symbols))}
-    for symbol in symbols:
-        pool = pools[market_of(symbol)]
-        by_pool.setdefault(pool.name, (pool, []))[1].append(symbol)
     works: list[Callable[[], tuple[str, dict[str, Any]]]] = []
-    for pool, wanted in by_pool.values():
+    for wanted in by_pool(symbols).values():
+        pool = _pool_of(market_of(wanted[0]))
         count = max(1, min(dispatch.able(pool, capability), len(wanted) // PART)) if len(wanted) >= 2 * PART else 1
         for number in range(count):
             part = wanted[number * len(wanted) // count : (number + 1) * len(wanted) // count]

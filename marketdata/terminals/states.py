@@ -112,12 +112,6 @@ def pools() -> dict[str, list[PoolReport]]:
     return found
 
 
-def last_seen() -> dict[str, datetime]:
-    """Terminal -> when its worker last reported, however long ago. Raises Django's database errors."""
-    rows = Report.objects.filter(subject=Report.Subject.TERMINAL).order_by("seen_at").values_list("name", "seen_at")
-    return dict(rows)
-
-
 def heard() -> dict[str, tuple[datetime, TerminalReport | None]]:
     """Terminal -> when its worker last reported, and that report if it is fresh; one read. Raises Django's database errors."""
     since = datetime.now(UTC) - timedelta(seconds=FRESH)

@@ -50,7 +50,7 @@ def test_an_old_report_counts_for_nothing_but_says_when_it_was() -> None:
     states.tell("main", USED)
     age(states.FRESH + 1, name__in=["one", "main"])
     assert (set(states.terminals()), states.pools()) == ({"two"}, {})
-    seen = states.last_seen()
+    seen = {name: at for name, (at, _) in states.heard().items()}
     assert seen.keys() == {"one", "two"}
     assert (seen["two"] - seen["one"]).total_seconds() > states.FRESH
     assert {name: report for name, (_, report) in states.heard().items()} == {"one": None, "two": UP}
@@ -135,13 +135,13 @@ def test_those_of_long_ago_are_purged_now_and_then(clock: SimpleNamespace) -> No
     age(states.KEPT.total_seconds() + 60, name="gone")
     mine = Reports()
     mine.tell([("one", UP)])
-    assert set(states.last_seen()) == {"late", "one"}
+    assert set(states.heard()) == {"late", "one"}
     age(states.KEPT.total_seconds() + 60, name="late")
     mine.tell([("one", UP)])
-    assert "late" in states.last_seen(), "not in every round"
+    assert "late" in states.heard(), "not in every round"
     clock.now += states.PURGE
     mine.tell([("one", UP)])
-    assert set(states.last_seen()) == {"one"}
+    assert set(states.heard()) == {"one"}
 
 
 def test_a_round_in_which_nothing_changes_writes_nothing(clock: SimpleNamespace, django_assert_num_queries: Any) -> None:
