@@ -45,7 +45,9 @@ NOT_TEXT = Problem(416, "not_text", 400, None, False, _("The message is binary; 
 UNKNOWN_SUBSCRIPTION = Problem(417, "unknown_subscription", 404, None, False, _("There is no such subscription."))
 ALREADY_AUTHENTICATED = Problem(418, "already_authenticated", 400, None, False, _("The connection is authenticated already."))
 NOT_SUPPORTED = Problem(419, "not_supported", 501, None, False, _("This is not supported yet."))
-SUBSCRIPTION_LIMIT = Problem(420, "subscription_limit", 403, None, False, _("More subscriptions than a connection may have."))
+SUBSCRIPTION_LIMIT = Problem(
+    420, "subscription_limit", 403, None, False, _("More subscriptions than a connection or its key may have.")
+)
 UNKNOWN_SYMBOL = Problem(421, "unknown_symbol", 404, None, False, _("The symbol is not known."))
 INVALID_SYMBOL = Problem(422, "invalid_symbol", 400, None, False, _("The symbol cannot be read."))
 AMBIGUOUS_SYMBOL = Problem(
@@ -57,6 +59,9 @@ SUBPROTOCOL_NOT_SUPPORTED = Problem(
 )
 KEY_IN_URL = Problem(426, "key_in_url", 400, 4126, False, _("A key must not stand in a URL; send it in a header or a message."))
 TICKET_INVALID = Problem(427, "ticket_invalid", 401, 4127, False, _("The ticket is not known, has been used or has expired."))
+MESSAGE_LIMIT = Problem(
+    428, "message_limit", 429, 4128, False, _("The client went on sending more messages than it may and was disconnected.")
+)
 RATE_LIMITED = Problem(429, "rate_limited", 429, None, True, _("More requests than the plan allows; try again later."))
 NOT_FOUND = Problem(430, "not_found", 404, None, False, _("There is nothing at this address."))
 METHOD_NOT_ALLOWED = Problem(431, "method_not_allowed", 405, None, False, _("The method is not allowed here."))
@@ -75,10 +80,16 @@ UNSUPPORTED = Problem(437, "unsupported", 501, None, False, _("The source of the
 REPLAY_LIMIT = Problem(438, "replay_limit", 429, 4138, False, _("More replays are running than this server plays at a time."))
 NO_RECORDING = Problem(439, "no_recording", 404, 4139, False, _("Nothing was recorded at that time."))
 CONFLICT = Problem(440, "conflict", 409, None, False, _("What there is already stands against it."))
+EVENT_OVERFLOW = Problem(
+    441, "event_overflow", 503, 4041, True, _("More events were waiting than are kept; reconnect and resume.")
+)
+ADDRESS_LIMIT = Problem(445, "address_limit", 429, 4145, False, _("More connections from one address than are accepted."))
 INTERNAL = Problem(500, "internal", 500, 1011, True, _("Something went wrong on our side; it is logged with this request id."))
 NOT_READY = Problem(503, "not_ready", 503, None, True, _("The service is not ready yet; try again shortly."))
 SOURCE_UNAVAILABLE = Problem(504, "source_unavailable", 503, None, True, _("The source of the data does not answer."))
 DEADLINE = Problem(505, "deadline", 504, None, True, _("The answer did not come before the deadline."))
+BUSY = Problem(506, "busy", 503, 4006, True, _("Too many clients connect at once; try again after the time that is given."))
+OVERLOADED = Problem(507, "overloaded", 503, 4008, True, _("The service is overloaded; plans of higher priority come first."))
 
 PROBLEMS: tuple[Problem, ...] = tuple(sorted(value for value in globals().values() if isinstance(value, Problem)))
 BY_NAME: Mapping[str, Problem] = {problem.name: problem for problem in PROBLEMS}

@@ -2,64 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 
-from marketdata.batch import bars_of
+import msgspec
+
+from marketdata.batch import without_seq
 from marketdata.types import KLINES, DataType
 
 
-class _Newest(NamedTuple):
-    """``until`` is the closed bar's end (ms), 0 where there is none."""
+class _Stamp(msgspec.Struct, frozen=True):
+    time: int
 
-    until: int
-    closed: bytes
-    forming: bytes
+
+_stamp = msgspec.json.Decoder(_Stamp).decode
 
 
 class Bars:
-    """Kline data type -> symbol -> its newest bars, joined as a data message carries them."""
+    """Kline data type -> symbol -> its newest bars. ``known`` are the symbols of which there is one."""
 
     def __init__(self) -> None:
-        self.tables: dict[DataType, dict[str, bytes]] = {data_type: {} for data_type in KLINES}
-        self._newest: dict[DataType, dict[str, _Newest]] = {data_type: {} for data_type in KLINES}
+        self.closed: dict[DataType, dict[str, bytes]] = {data_type: {} for data_type in KLINES}
+        self.forming: dict[DataType, dict[str, bytes]] = {data_type: {} for data_type in KLINES}
 
-    def take(self, data_type: DataType, fragments: Mapping[str, bytes]) -> set[str]:
-        """Note what a message says; the symbols of which nothing was known before."""
-        table, newest = self.tables[data_type], self._newest[data_type]
-        first = fragments.keys() - table.keys()
-        for symbol, fragment in fragments.items():
-            now = newest[symbol] = _after(newest.get(symbol, _NOTHING), fragment)
-            table[symbol] = b",".join(filter(None, now[1:]))
-        return first
+    def known(self, data_type: DataType) -> Set[str]:
+        """The symbols of which there is a bar."""
+        return self.closed[data_type].keys() | self.forming[data_type].keys()
+
+    def pieces(self, data_type: DataType, symbol: str) -> Iterator[bytes]:
+        """A symbol's closed bar and then the one that forms, as far as there are any."""
+        for table in (self.closed[data_type], self.forming[data_type]):
+            if (fragment := table.get(symbol)) is not None:
+                yield fragment
+
+    def close(self, data_type: DataType, events: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Take in bars that have closed, in order. Those of them that are news: whoever takes a feed over says the last one
+        again as it was."""
+        closed, forming = self.closed[data_type], self.forming[data_type]
+        news = []
+        for symbol, fragment in events:
+            before = closed.get(symbol)
+            if before is not None:
+                if without_seq(before) == without_seq(fragment):
+                    continue
+                if _stamp(fragment).time < _stamp(before).time:
+                    # An older bar was settled, or the market's clock was set back: the forming one tells.
+                    news.append((symbol, fragment))
+                    continue
+            closed[symbol] = fragment
+            if symbol in forming and _stamp(forming[symbol]).time <= _stamp(fragment).time:
+                del forming[symbol]
+            news.append((symbol, fragment))
+        return news
+
+    def form(self, data_type: DataType, fragments: Mapping[str, bytes]) -> None:
+        """Take in bars that form."""
+        closed = self.closed[data_type]
+        self.forming[data_type].update(fragments)
+        for symbol in closed.keys() & fragments.keys():
+            if _stamp(fragments[symbol]).time <= _stamp(closed[symbol]).time:
+                # The market's clock was set back, or a recording begins again.
+                del closed[symbol]
 
     def keep(self, data_type: DataType, symbols: Collection[str]) -> None:
         """Forget all symbols but these: nobody covers them, so their bars will not be said any more."""
-        table, newest = self.tables[data_type], self._newest[data_type]
-        for symbol in table.keys() - symbols:
-            del table[symbol], newest[symbol]
+        for table in (self.closed[data_type], self.forming[data_type]):
+            for symbol in table.keys() - symbols:
+                del table[symbol]
 
     def forget(self, symbols: Set[str]) -> None:
         """Forget these symbols."""
-        for data_type, table in self.tables.items():
-            self.keep(data_type, table.keys() - symbols)
-
-
-_NOTHING = _Newest(0, b"", b"")
-
-
-def _after(newest: _Newest, fragment: bytes) -> _Newest:
-    """What is newest after a message's bars of one symbol."""
-    until, closed, forming = newest
-    ends = 0
-    for stamp, piece in bars_of(fragment):
-        if not stamp.closed:
-            forming = piece
-            if stamp.time <= until:
-                # The market's clock was set back, or a recording begins again.
-                until, closed = 0, b""
-        elif stamp.time >= until:
-            until, closed, ends = stamp.time, piece, stamp.time
-    if ends and forming is newest.forming and forming and next(bars_of(forming))[0].time <= ends:
-        forming = b""
-    return _Newest(until, closed, forming)
+        for data_type in KLINES:
+            self.keep(data_type, self.known(data_type) - symbols)

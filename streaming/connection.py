@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from argus.access.principal import Principal
-from argus.errors import INTERNAL, Problem
+from argus.errors import EVENT_OVERFLOW, INTERNAL, ArgusError, Problem
+from streaming.codecs import JSON, Announcement, Codec
 from streaming.frame import Frame
 from streaming.metrics import Counters
 from streaming.newest import Newest
 from streaming.outbox import Outbox
+from streaming.protocol import Failure, Message
 from streaming.views import View
 from streaming.wire import Wire
 
@@ -26,11 +28,15 @@ class Home(Protocol):
     def slow(self, connection: Connection) -> None:
         """The client has been cut off because it does not read."""
 
+    def overflowed(self, connection: Connection) -> None:
+        """The client was owed more events than are kept."""
+
 
 class Connection:
     """One WebSocket client. Nothing here waits: what has no room on the wire is kept, within bounds, and sent later.
 
-    ``frames``, ``bytes`` and ``quotes`` count what was written. ``behind_since`` (monotonic) is None while all was.
+    ``frames``, ``bytes`` and ``quotes`` count what was written. ``behind_since`` (monotonic) is None while all was. ``held``: the
+    data waits for something that must come before it.
     """
 
     __slots__ = (
@@ -40,7 +46,9 @@ class Connection:
         "behind_since",
         "bytes",
         "closed",
+        "codec",
         "frames",
+        "held",
         "home",
         "id",
         "on_principal",
@@ -54,8 +62,10 @@ class Connection:
         "wire",
     )
 
-    def __init__(self, id: str, principal: Principal | None, wire: Wire, address: str | None) -> None:
+    def __init__(self, id: str, principal: Principal | None, wire: Wire, address: str | None, codec: Codec = JSON) -> None:
         self.id = id
+        self.codec = codec
+        self.held = False
         self.principal = principal
         self.wire = wire
         self.address = address
@@ -75,11 +85,16 @@ class Connection:
         self._progress = (0, 0.0)
         wire.on_room = self.drain
 
-    def send(self, message: bytes) -> None:
+    def say(self, message: Message | Failure | Announcement) -> None:
         """Send a control message (a reply, an error), in order with the data. An overflow ends the connection."""
+        frame = message.frame(self.codec) if isinstance(message, Announcement) else self.codec.encode(message)
+        if frame is not None:
+            self.send(frame)
+
+    def send(self, frame: Frame) -> None:
+        """The same with what is written already."""
         if self.closed:
             return
-        frame = Frame(message)
         if self.behind_since is None and self.wire.room():
             self._write(frame)
             return
@@ -97,16 +112,27 @@ class Connection:
             return True
         if not self.closed:
             self._fall_behind()
-            self.outbox.miss(frame)
+            if not self.outbox.miss(frame):
+                self._overflow()
         return False
+
+    def hold(self) -> None:
+        """Send nothing but what is owed already and what ``send`` is given, until ``release``."""
+        self.held = True
+        self._fall_behind()
+
+    def release(self) -> None:
+        """Go on."""
+        self.held = False
+        self.drain()
 
     def drain(self) -> None:
         """Send what is owed while there is room for it."""
         home = self.home
-        if home is None:
+        if home is None or self.held:
             return
         while self.outbox and self.wire.room():
-            for frame in self.outbox.next(home.newest):
+            for frame in self.outbox.next(home.newest, self.codec):
                 self._write(frame)
                 if frame.count:
                     home.counters.frames += 1
@@ -140,9 +166,18 @@ class Connection:
         if self.home is not None:
             self.home.slow(self)
 
+    def _overflow(self) -> None:
+        """End a connection that was owed more events than are kept: what it misses is in the journal."""
+        if self.home is not None:
+            self.home.overflowed(self)
+        self.outbox.clear()
+        if (frame := self.codec.encode(Failure(ArgusError(EVENT_OVERFLOW)))) is not None:
+            self._write(frame)
+        self.close(EVENT_OVERFLOW)
+
     def stalled(self, now: float) -> float:
-        """Seconds since the client last read something; 0 where it is not behind."""
-        if self.behind_since is None:
+        """Seconds since the client last read something; 0 where it is not behind, or where it is we who wait."""
+        if self.behind_since is None or self.held:
             return 0.0
         position = self.wire.pending() - self.bytes
         if position != self._progress[0] or self._progress[1] < self.behind_since:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -25,9 +25,10 @@ from argus.config import config
 from argus.errors import DEADLINE, INTERNAL, KEY_IN_URL, NOT_READY, SUBPROTOCOL_NOT_SUPPORTED, UNKNOWN_SECTOR, ArgusError
 from marketdata import universe
 from streaming import replays, runtime, tickets
+from streaming.codecs import JSON, SUBPROTOCOLS, Codec
 from streaming.connection import Connection
 from streaming.hub import Hub
-from streaming.protocol import SUBPROTOCOLS, AnyAction, Ping, QuotaView, Unreadable, parse, quota_view
+from streaming.protocol import AnyAction, QuotaView, Unreadable, quota_view
 from streaming.session import Authenticate, Close, Cover, Effect, Reply, Session
 from streaming.subscriptions import count
 from streaming.wire import wire_for
@@ -65,9 +66,14 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
 
     # A process has one channel in the layer, the hub's; consumers have none.
     channel_layer_alias = None
+    codecs: Mapping[str, Codec] = SUBPROTOCOLS
+    """What a client may negotiate."""
+    codec: Codec = JSON
+    """What is spoken where it negotiates nothing."""
+    make_session: type[Session] = Session
 
     def __init__(self) -> None:
-        self.session = Session(self._resolve, now)
+        self.session = self.make_session(self._resolve, now, self.codec)
         self.wanted: replays.Asked | None = None
         self.replay: replays.Replay | None = None
         self.connection: Connection | None = None
@@ -94,7 +100,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
     async def _connect(self, message: dict[str, Any]) -> None:
         self.hub = (await runtime.ensure_started()).hub
         offered = self.scope["subprotocols"]
-        chosen = next((name for name in SUBPROTOCOLS if name in offered), None)
+        chosen = next((name for name in offered if name in self.codecs), None)
+        self.session.codec = self.choose_codec(chosen)
         try:
             await self.send({"type": "websocket.accept", "subprotocol": chosen})
         except OSError:
@@ -103,7 +110,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         self.connection = self._attach()
         try:
             if offered and chosen is None:
-                raise ArgusError(SUBPROTOCOL_NOT_SUPPORTED, f"Supported: {', '.join(SUBPROTOCOLS)}.", supported=SUBPROTOCOLS)
+                raise ArgusError(SUBPROTOCOL_NOT_SUPPORTED, f"Supported: {', '.join(self.codecs)}.", supported=[*self.codecs])
             query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
             self.wanted = replays.asked(query)
             quota = await self._admit_at_connect(query)
@@ -114,6 +121,14 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             self._perform(self.session.refuse(ArgusError(INTERNAL), id=None))
         else:
             self._greet(self.connection, quota)
+
+    def choose_codec(self, subprotocol: str | None) -> Codec:
+        """How the connection speaks."""
+        return self.codec if subprotocol is None else self.codecs[subprotocol]
+
+    def key_of(self, headers: Mapping[str, str]) -> str | None:
+        """The key that a handshake's headers show; their names are in lower case."""
+        return check.key_of(headers)
 
     @property
     def _data(self) -> Hub:
@@ -143,6 +158,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             None,
             wire_for(self.scope, self.base_send),
             check.client_address(self.scope),
+            self.session.codec,
         )
         connection.on_principal = self._principal_changed
         connection.on_universe = self._universe_changed
@@ -153,7 +169,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         if self.closing:
             return
         text = message.get("text")
-        action = parse(message["bytes"] if text is None else text)
+        action = self.session.read(message["bytes"] if text is None else text)
         with requestid.request_scope(None if action.id is None else str(action.id)) as request_id:
             try:
                 await self._answer(action)
@@ -166,8 +182,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def _answer(self, action: AnyAction | Unreadable) -> None:
         principal = self.session.principal
-        if principal is not None and not isinstance(action, Ping):
-            await limits.quota().spend(principal)
+        if principal is not None and (cost := self.session.costs(action)):
+            await limits.quota().spend(principal, cost)
         for effect in self.session.handle(action):
             if isinstance(effect, Authenticate):
                 await self._authenticate(effect)
@@ -181,7 +197,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         assert self.connection is not None
         for effect in effects:
             if isinstance(effect, Reply):
-                self.connection.send(effect.message)
+                self.connection.say(effect.message)
             elif isinstance(effect, Cover):
                 self.connection.symbols = count(self.session.book)
                 self._data.cover(self.connection, effect.selections)
@@ -204,7 +220,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         if any(name.lower() in KEY_PARAMETERS for name in query):
             raise ArgusError(KEY_IN_URL)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
-        if key := check.key_of(headers):
+        if key := self.key_of(headers):
             return await self._admit(lambda address: check.authenticate(key, address))
         if shown := query.get("ticket"):
             return await self._admit(lambda address: _by_ticket(shown[0], address))

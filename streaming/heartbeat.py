@@ -7,8 +7,9 @@ import asyncio
 import time
 
 from argus.config import config
+from streaming.codecs import Announcement
 from streaming.hub import Hub
-from streaming.protocol import Heartbeat, encode
+from streaming.protocol import Heartbeat
 
 MAX_STEP = 1.0
 """Seconds between two groups of connections at most; in a shorter interval there are four groups."""
@@ -44,12 +45,13 @@ class Heartbeats:
         greeted yet, nor one whose data comes from a replay's hub.
         """
         store = self._hub.store
-        message: bytes | None = None
+        message: Announcement | None = None
         for connection in self._hub.connections.values():
             if connection.home is not self._hub or (group is not None and hash(connection.id) % self._groups != group):
                 continue
             if connection.frames and connection.behind_since is None:
                 if message is None:
                     now = time.time_ns() // 1_000_000
-                    message = encode(Heartbeat(server_time=now, streams=store.streams(), stale=store.stale(config.stale_after)))
-                connection.send(message)
+                    beat = Heartbeat(server_time=now, streams=store.streams(), stale=store.stale(config.stale_after))
+                    message = Announcement(beat)
+                connection.say(message)

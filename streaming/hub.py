@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import heapq
 import time
-from bisect import insort
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 
 import msgspec
 import structlog
 
 from argus.access.principal import Principal
 from argus.config import config
-from argus.errors import SLOW_CLIENT
-from marketdata.batch import Bars, Batch, decode
-from marketdata.klines import Wanted
+from argus.errors import EVENT_OVERFLOW, SLOW_CLIENT
+from marketdata.batch import Batch, decode
+from marketdata.klines import KLINE_OF, Wanted
 from marketdata.latest import LatestStore
-from marketdata.types import KLINES, DataType, Period
+from marketdata.types import KLINES, DataType
+from streaming.codecs import Announcement, Codec, Head
 from streaming.connection import Connection
 from streaming.coverage import Changes, Coverage, Symbols, cover, merged
 from streaming.facets import DERIVED
 from streaming.frame import Frame
+from streaming.lanes import EventTables, Lane, Outgoing
 from streaming.metrics import Counters, collector
-from streaming.newest import TAIL, Newest
-from streaming.protocol import Epoch, data_head, encode
-from streaming.rows import Rows, Table
+from streaming.newest import Newest
+from streaming.protocol import Epoch
+from streaming.rows import Table
 from streaming.selection import Frequency, Selection
 from streaming.terms import NOWHERE, Position, Terms
-from streaming.views import Index, View, view_key
+from streaming.views import View, view_key
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,8 @@ LAG_WINDOW = 64
 PHASES = 0.618034
 """The golden ratio spreads the ticks of any number of views evenly."""
 
-_KLINE_OF = {period: data_type for data_type, period in KLINES.items()}
+ON_DEMAND = frozenset({DataType.TRADE, *KLINES})
+"""The data types that feeds bring only where somebody wants them."""
 
 
 class Hub:
@@ -57,14 +59,12 @@ class Hub:
         self.behind: dict[Connection, None] = {}
         self.counters = Counters()
         self.on_gap = on_gap
-        self.bar_coverage = 0
-        """Counts up whenever what ``wanted_bars`` says may have changed."""
+        self.demand = 0
+        """Counts up whenever what ``wanted`` says may have changed."""
         self._views: dict[object, View] = {}
-        self._realtime: list[View] = []
+        self._lanes: dict[tuple[int, Codec], Lane] = {}
+        """Priority and codec -> their views; those of a higher priority come first."""
         self._terms = Terms()
-        self._rows = Rows()
-        self._index = Index()
-        self._slow_index = Index()
         self._due: list[tuple[float, int, View]] = []
         self._made = 0
         self._merged: dict[str, dict[DataType, set[str]]] = {}
@@ -95,6 +95,11 @@ class Hub:
         self.counters.slow += 1
         log.warning(SLOW_CLIENT.name, connection=connection.id, frames=connection.frames, bytes=connection.bytes)
 
+    def overflowed(self, connection: Connection) -> None:
+        """A client was told to come back because it was owed more events than are kept."""
+        self.counters.overflowed += 1
+        log.warning(EVENT_OVERFLOW.name, connection=connection.id, frames=connection.frames, bytes=connection.bytes)
+
     def cover(self, connection: Connection, selections: Mapping[str, Selection]) -> None:
         """Replace what a client receives; what is newly covered is sent as a snapshot, after all that was sent before."""
         if connection.closed or connection.id not in self.connections:
@@ -102,7 +107,6 @@ class Hub:
         parts = cover(selections.values())
         before = _covered(view.coverage for view in connection.views)
         after = _covered(parts.values())
-        self._note_status(after[DataType.STATUS])
         waiting = [view.changed for view in connection.views if view.changed]
         self._leave_views(connection)
         connection.views = [self._join(connection, frequency, coverage) for frequency, coverage in parts.items()]
@@ -135,22 +139,23 @@ class Hub:
             # Another publisher, perhaps on another host: what its clock differs by is not a lag.
             self._offsets.pop(batch.feed, None)
         gap = self._look_for_gap(batch, before)
-        if batch.symbols or batch.bars:
+        if batch.symbols or batch.bars or batch.events:
             lag = self._lag(batch)
-            bars = self._covered_bars(batch.bars) if batch.bars else {}
-            first = {data_type: self.newest.bars.take(data_type, table) for data_type, table in bars.items()}
+            events, bars, first = self._take(batch) if batch.bars or batch.events else ({}, {}, {})
             if lag > MERGE_AFTER or (batch.feed in self._merged and lag > MERGE_AFTER / 4):
                 counters.lagged += 1
                 merged = self._merged.setdefault(batch.feed, {})
                 for data_type, symbols in ((DataType.QUOTE, batch.symbols), *bars.items()):
                     merged.setdefault(data_type, set()).update(symbols)
+                if events:
+                    self._send_out(Outgoing(self._head(batch.feed, more=True), {}, Changes({}), events))
             else:
                 self._send_merged(batch.feed)
                 everything = len(batch.symbols) == len(self.store.fragments)
                 table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
-                self._fan_out(batch.feed, table, batch.symbols, _without(bars, first) if bars else bars)
-                if any(first.values()):
-                    self._introduce(first)
+                self._fan_out(batch.feed, table, bars, events)
+            if first:
+                self._restate(first)
             counters.fan_out.add(time.perf_counter() - started)
             counters.age.add(max(0.0, time.time() - batch.published / 1000))
         if gap or batch.epoch != before[0] or batch.term is not None:
@@ -165,7 +170,9 @@ class Hub:
         changed = self.store.restore(batch)
         if changed:
             quotes = self.store.fragments
-            self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, changed, {})
+            self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, {}, {})
+        # A change of status that was missed may be older than the newest quote.
+        self._restate({DataType.STATUS: self.store.feeds[batch.feed].symbols})
         if (batch.epoch, batch.seq) > before:
             self._tell(self._terms.heard(batch, before, gap=True))
         return (batch.epoch, batch.seq)
@@ -199,18 +206,20 @@ class Hub:
                 connection.cut_off()
         self.counters.behind = len(self.behind)
 
-    def wanted_bars(self) -> Wanted:
-        """The bars that the clients cover together. Those that nobody covers any more are forgotten: they will get old."""
-        wanted: dict[Period, frozenset[str] | None] = {}
-        for data_type, period in KLINES.items():
-            parts = [index.covered(data_type) for index in (self._index, self._slow_index)]
+    def wanted(self) -> Wanted:
+        """The bars and the trades that the clients cover together. Bars that nobody covers any more are forgotten: they will get
+        old."""
+        wanted: dict[DataType, frozenset[str] | None] = {}
+        for data_type in ON_DEMAND:
+            parts = [lane.covered(data_type) for lane in self._lanes.values()]
             if None in parts:
-                wanted[period] = None
+                wanted[data_type] = None
                 continue
             names = frozenset[str]().union(*(part for part in parts if part is not None))
-            self.newest.bars.keep(data_type, names)
+            if data_type in KLINES:
+                self.newest.bars.keep(data_type, names)
             if names:
-                wanted[period] = names
+                wanted[data_type] = names
         return wanted
 
     def of_key(self, key_id: int) -> list[Connection]:
@@ -245,12 +254,12 @@ class Hub:
             "epoch", feed=epoch.feed, epoch=epoch.epoch, previous=epoch.previous, recovered=epoch.recovered, reason=epoch.reason
         )
         self._send_merged(epoch.feed)
-        message = encode(epoch)
+        message = Announcement(epoch)
         for connection in list(self.connections.values()):
             if connection.home is self and (connection.frames or connection.outbox):
                 # What it is owed comes later, and then as it is now, so that its epochs do not go back.
                 connection.outbox.merge()
-                connection.send(message)
+                connection.say(message)
 
     def _lag(self, batch: Batch) -> float:
         offset = time.time() - batch.published / 1000
@@ -259,49 +268,66 @@ class Hub:
         self.counters.lag = offset - min(offsets)
         return self.counters.lag
 
-    def _covered_bars(self, bars: Bars) -> dict[DataType, dict[str, bytes]]:
-        """Those bars of a message that somebody here wants: others have wanted the rest."""
-        tables = {}
-        for period, (symbols, fragments) in bars.items():
-            data_type = _KLINE_OF[period]
-            wanted = {*self._index.wanted(data_type, symbols), *self._slow_index.wanted(data_type, symbols)}
-            if wanted:
-                pairs = zip(symbols, fragments, strict=True)
-                tables[data_type] = {symbol: fragment for symbol, fragment in pairs if symbol in wanted}
-        return tables
+    def _take(self, batch: Batch) -> tuple[EventTables, dict[DataType, Table], dict[DataType, set[str]]]:
+        """What a message says of events and of bars that form, as far as somebody here wants it: others have wanted the rest.
+        Apart from these the symbols of which no bar was known: what is now known of them is the snapshot that their subscribers
+        wait for."""
+        known_bars = self.newest.bars
+        events: dict[DataType, dict[str, list[bytes]]] = {}
+        bars: dict[DataType, Table] = {}
+        forming = {KLINE_OF[period]: table for period, table in batch.bars.items()}
+        first: dict[DataType, set[str]] = {}
+        for data_type in {**batch.events, **forming}:
+            happened = batch.events.get(data_type, ((), ()))
+            forms = forming.get(data_type, ((), ()))
+            wanted = self._wanted(data_type, {*happened[0], *forms[0]})
+            if not wanted:
+                continue
+            pairs = [pair for pair in zip(*happened, strict=True) if pair[0] in wanted]
+            new: set[str] = set()
+            if data_type in KLINES:
+                new = wanted - known_bars.known(data_type)
+                pairs = known_bars.close(data_type, pairs)
+                table = {symbol: fragment for symbol, fragment in zip(*forms, strict=True) if symbol in wanted}
+                known_bars.form(data_type, table)
+                if new:
+                    first[data_type] = new
+                    table = {symbol: fragment for symbol, fragment in table.items() if symbol not in new}
+                if table:
+                    bars[data_type] = table
+            for symbol, fragment in pairs:
+                if symbol not in new:
+                    events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
+        return events, bars, first
 
-    def _introduce(self, first: Mapping[DataType, set[str]]) -> None:
-        """Bars of which nothing was known here are the snapshot that their subscribers wait for, at whatever frequency."""
-        tables = {data_type: dict.fromkeys(symbols, b"") for data_type, symbols in first.items()}
-        for view in sorted(self._index.touched(tables) | self._slow_index.touched(tables), key=_by_priority):
-            keys = {
-                data_type: covered.among(first[data_type]) for data_type, covered in view.coverage.items() if data_type in first
-            }
-            for frame in self.newest.frames(keys, snapshot=True, coverage=view.coverage):
-                self._send(view, frame)
+    def _wanted(self, data_type: DataType, symbols: Collection[str]) -> set[str]:
+        return {symbol for lane in self._lanes.values() for symbol in lane.wanted(data_type, symbols)}
 
-    def _fan_out(self, feed: str, quotes: Table, symbols: Iterable[str], bars: Mapping[DataType, Table]) -> None:
+    def _restate(self, keys: Mapping[DataType, Set[str]]) -> None:
+        """Send how these stand as a snapshot to all who cover them, at whatever frequency."""
+        for (_, codec), lane in self._lanes.items():
+            for view in lane.touched(keys):
+                covered = {t: symbols.among(keys[t]) for t, symbols in view.coverage.items() if t in keys}
+                for frame in self.newest.frames(covered, codec, snapshot=True, coverage=view.coverage):
+                    self._send(view, frame)
+
+    def _head(self, feed: str, *, more: bool = False) -> Head:
+        state = self.store.feeds[feed]
+        return Head(feed, state.epoch, state.seq, more=more)
+
+    def _fan_out(self, feed: str, quotes: Table, bars: Mapping[DataType, Table], events: EventTables) -> None:
         tables = {DataType.QUOTE: quotes, **bars}
         for data_type in DERIVED:
-            wanted = {*self._index.wanted(data_type, symbols), *self._slow_index.wanted(data_type, symbols)}
-            if wanted and (table := self.newest.facets.table(data_type, wanted)):
-                tables[data_type] = table
+            wanted = self._wanted(data_type, quotes.keys())
+            if wanted:
+                tables[data_type] = self.newest.facets.table(data_type, wanted)
         changes = Changes({data_type: list(table) for data_type, table in tables.items()})
-        state = self.store.feeds[feed]
-        head = data_head(feed, state.epoch, state.seq)
-        # A sweep looks at every view, a small message at the views of its symbols (measured: even at half of all symbols).
-        if 2 * max(map(len, tables.values())) >= len(self._rows):
-            rows = self._rows.lay_out(tables)
-            for view in self._realtime:
-                if pieces := view.pick(rows, tables):
-                    self._send(view, Frame(head, b",".join(pieces), TAIL, len(pieces), changes, view.coverage))
-        else:
-            found = self._index.match(tables)
-            for view in sorted(found, key=_by_priority):
-                pieces = found[view]
-                self._send(view, Frame(head, b",".join(pieces), TAIL, len(pieces), changes, view.coverage))
-        for view in self._slow_index.touched(tables):
-            view.note(tables)
+        self._send_out(Outgoing(self._head(feed), tables, changes, events))
+
+    def _send_out(self, message: Outgoing) -> None:
+        for lane in self._lanes.values():
+            for view, frame in lane.frames(message):
+                self._send(view, frame)
 
     def _send(self, view: View, frame: Frame) -> None:
         sent = 0
@@ -317,29 +343,21 @@ class Hub:
     def _send_tick(self, view: View) -> None:
         if view.changed:
             changed, view.changed = view.changed, {}
-            for frame in self.newest.frames(changed, coverage=view.coverage):
+            for frame in self.newest.frames(changed, view.codec, coverage=view.coverage):
                 self._send(view, frame)
 
     def _send_merged(self, feed: str) -> None:
         merged = self._merged.pop(feed, None)
         if merged:
             symbols = merged.pop(DataType.QUOTE)
-            quotes, tables = self.store.fragments, self.newest.bars.tables
+            quotes, tables = self.store.fragments, self.newest.bars.forming
             # Bars that nobody has wanted since are forgotten.
             bars = {
                 data_type: {s: tables[data_type][s] for s in kept if s in tables[data_type]} for data_type, kept in merged.items()
             }
             # Another feed's end may have taken a symbol with it.
             table = {symbol: quotes[symbol] for symbol in symbols if symbol in quotes}
-            self._fan_out(feed, table, table, bars)
-
-    def _note_status(self, covered: Symbols | None) -> None:
-        """Catch up with the status of symbols that nobody has wanted so far; that of the others is followed already."""
-        if covered is not None:
-            idle = covered.among(self.store.fragments.keys())
-            for index in (self._index, self._slow_index):
-                idle.difference_update(index.wanted(DataType.STATUS, idle.copy()))
-            self.newest.facets.note_status(idle)
+            self._fan_out(feed, table, bars, {})
 
     def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None) -> set[str]:
         symbols = self.newest.symbols(data_type)
@@ -347,52 +365,41 @@ class Hub:
         return new - before.among(symbols) if before is not None else new
 
     def _join(self, connection: Connection, frequency: Frequency, coverage: dict[DataType, Symbols]) -> View:
-        key = view_key(_priority(connection.principal), frequency, coverage)
+        key = view_key(_priority(connection.principal), connection.codec, frequency, coverage)
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = View(key)
-            self._made += 1
-            self._note_bar_coverage(view)
-            if view.realtime:
-                self._index.add(view)
-                view.take_places(self._rows)
-                insort(self._realtime, view, key=_by_priority)
-            else:
-                self._slow_index.add(view)
+            self._lane(view.priority, view.codec).add(view)
+            self._note_demand(view)
+            if not view.realtime:
+                self._made += 1
                 phase = (self._made * PHASES) % 1
                 heapq.heappush(self._due, (time.monotonic() + frequency.seconds * (1 - phase), self._made, view))
         view.receivers[connection] = None
         self.counters.views = len(self._views)
         return view
 
+    def _lane(self, priority: int, codec: Codec) -> Lane:
+        lane = self._lanes.get((priority, codec))
+        if lane is None:
+            lane = Lane(codec, self.newest.converted(codec))
+            lanes = {**self._lanes, (priority, codec): lane}
+            self._lanes = dict(sorted(lanes.items(), key=lambda item: -item[0][0]))
+        return lane
+
     def _leave_views(self, connection: Connection) -> None:
         for view in connection.views:
             view.receivers.pop(connection, None)
             if not view.receivers:
                 del self._views[view.key]
-                self._note_bar_coverage(view)
-                if view.realtime:
-                    self._realtime.remove(view)
-                    self._index.remove(view)
-                    view.give_back_places(self._rows)
-                else:
-                    self._slow_index.remove(view)
+                self._lanes[view.priority, view.codec].remove(view)
+                self._note_demand(view)
         connection.views = []
         self.counters.views = len(self._views)
 
-    def _note_bar_coverage(self, view: View) -> None:
-        if not KLINES.keys().isdisjoint(view.coverage):
-            self.bar_coverage += 1
-
-
-def _without(bars: Mapping[DataType, Table], first: Mapping[DataType, set[str]]) -> Mapping[DataType, Table]:
-    """Tables without the symbols that come for the first time."""
-    return {
-        data_type: {symbol: fragment for symbol, fragment in table.items() if symbol not in first[data_type]}
-        if first[data_type]
-        else table
-        for data_type, table in bars.items()
-    }
+    def _note_demand(self, view: View) -> None:
+        if not ON_DEMAND.isdisjoint(view.coverage):
+            self.demand += 1
 
 
 def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:
@@ -402,7 +409,3 @@ def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:
 
 def _priority(principal: Principal | None) -> int:
     return principal.limits.priority if principal is not None else 0
-
-
-def _by_priority(view: View) -> int:
-    return -view.priority

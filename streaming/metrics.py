@@ -12,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from argus.errors import Problem
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -37,6 +39,13 @@ class Times:
         return result
 
 
+class Refusals:
+    """Errors that clients were told, by name."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Counters:
     """One hub's counts since its start."""
@@ -51,15 +60,27 @@ class Counters:
     missed: int = field(default=0, metadata={"help": "Data frames that had no room and were owed instead"})
     merged: int = field(default=0, metadata={"help": "Fragments that a newer one replaced before they were sent"})
     slow: int = field(default=0, metadata={"help": "Connections that were cut off because they did not read"})
+    overflowed: int = field(default=0, metadata={"help": "Connections that were closed because they were owed too many events"})
+    admitted: int = field(default=0, metadata={"help": "Handshakes that were let in by the bounded rate"})
+    shed: int = field(default=0, metadata={"help": "Connections of low priority that were sent away under overload"})
+    refusals: Refusals = field(default_factory=Refusals, metadata={"help": "Errors that clients were told, by name"})
     fan_out: Times = field(default_factory=Times, metadata={"help": "Seconds from a message's arrival to its last frame"})
     age: Times = field(default_factory=Times, metadata={"help": "Seconds from the publisher's stamp to the last frame"})
     connections: int = field(default=0, metadata={"help": "Connections that are open"})
     behind: int = field(default=0, metadata={"help": "Connections that have no room at present"})
     views: int = field(default=0, metadata={"help": "Different coverages among the connections"})
     lag: float = field(default=0.0, metadata={"help": "Seconds by which the last message came later than the quickest of late"})
+    busy: float = field(default=0.0, metadata={"help": "Share of the last seconds that was spent in fan-out"})
+    late: float = field(default=0.0, metadata={"help": "Seconds by which the event loop came too late of late, in the mean"})
+    overload: int = field(default=0, metadata={"help": "0 calm, 1 and 2 merging for low and normal priority, 3 shedding"})
+
+    def refuse(self, problem: Problem) -> None:
+        """Count an error that a client is told."""
+        counts = self.refusals.counts
+        counts[problem.name] = counts.get(problem.name, 0) + 1
 
 
-_GAUGES = {"connections", "behind", "views", "lag"}
+_GAUGES = {"connections", "behind", "views", "lag", "busy", "late", "overload"}
 
 
 class StreamCollector(Collector):
@@ -94,6 +115,11 @@ class StreamCollector(Collector):
                     total.sum += times.sum
                 metric.add_metric([], total.cumulative(), total.sum)
                 yield metric
+            elif item.type == "Refusals":
+                refusals = CounterMetricFamily(name, text, labels=["name"])
+                for problem in sorted({problem for value in values for problem in value.counts}):
+                    refusals.add_metric([problem], sum(value.counts.get(problem, 0) for value in values))
+                yield refusals
             elif item.name in _GAUGES:
                 yield GaugeMetricFamily(name, text, value=sum(values))
             else:

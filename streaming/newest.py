@@ -2,61 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, KeysView, Mapping, Set
-from functools import partial
+from collections.abc import Iterable, Mapping, Set
 
 from marketdata.latest import LatestStore
-from marketdata.types import DataType
+from marketdata.types import KLINES, DataType
 from streaming.bars import Bars
+from streaming.codecs import Codec, Head
+from streaming.converted import Converted
 from streaming.coverage import Changes, Coverage
 from streaming.facets import Facets
 from streaming.frame import Frame
-from streaming.protocol import data_head
-
-TAIL = b"]}"
 
 
 class Newest:
-    """The store, its facets and the bars, as frames."""
+    """The store, its facets and the bars, as frames of any codec."""
 
     def __init__(self, store: LatestStore) -> None:
         self.store = store
         self.facets = Facets(store.fragments)
         self.bars = Bars()
+        self._converted: dict[Codec, Converted] = {}
 
-    def symbols(self, data_type: DataType) -> KeysView[str]:
-        """Those of which there may be something to send."""
-        return self.bars.tables.get(data_type, self.store.fragments).keys()
+    def converted(self, codec: Codec) -> Converted:
+        """The fragments as a codec writes them."""
+        if codec not in self._converted:
+            self._converted[codec] = Converted(codec)
+        return self._converted[codec]
+
+    def symbols(self, data_type: DataType) -> Set[str]:
+        """Those of which there may be something to send as a state."""
+        if data_type is DataType.TRADE:
+            return frozenset()
+        return self.bars.known(data_type) if data_type in KLINES else self.store.fragments.keys()
 
     def forget(self, symbols: Set[str]) -> None:
         """Have nothing of these symbols any more."""
         self.facets.forget(symbols)
         self.bars.forget(symbols)
+        for converted in self._converted.values():
+            converted.forget(symbols)
 
     def frames(
-        self, keys: Mapping[DataType, Iterable[str]], *, snapshot: bool = False, coverage: Coverage | None = None
+        self,
+        keys: Mapping[DataType, Iterable[str]],
+        codec: Codec,
+        *,
+        snapshot: bool = False,
+        more: bool = False,
+        coverage: Coverage | None = None,
     ) -> list[Frame]:
-        """One frame per feed with the newest of every key that has one."""
+        """One frame per feed with the newest of every key that has one; of bars a snapshot also has the closed one."""
         feed_of = self.store.feed_of
         pieces: dict[str, list[bytes]] = {}
         for data_type, symbols in keys.items():
-            get = self._getter(data_type)
             for symbol in symbols:
-                fragment = get(symbol)
-                if fragment is not None:
-                    feed = feed_of[symbol]
-                    if feed in pieces:
-                        pieces[feed].append(fragment)
-                    else:
-                        pieces[feed] = [fragment]
+                for fragment in self._pieces(data_type, symbol, snapshot):
+                    piece = fragment if codec.plain else self._convert(codec, data_type, symbol, fragment)
+                    if piece is not None:
+                        pieces.setdefault(feed_of[symbol], []).append(piece)
         changes = None if coverage is None else Changes(keys)
-        return [self._frame(feed, found, snapshot, changes, coverage) for feed, found in pieces.items()]
+        frames = []
+        for feed, found in pieces.items():
+            state = self.store.feeds[feed]
+            head = codec.head(Head(feed, state.epoch, state.seq, snapshot, more))
+            frames.append(codec.frame(head, found, changes, coverage))
+        return frames
 
-    def _getter(self, data_type: DataType) -> Callable[[str], bytes | None]:
-        bars = self.bars.tables.get(data_type)
-        return partial(self.facets.get, data_type) if bars is None else bars.get
+    def _pieces(self, data_type: DataType, symbol: str, snapshot: bool) -> Iterable[bytes]:
+        if data_type in KLINES:
+            if snapshot:
+                return self.bars.pieces(data_type, symbol)
+            fragment = self.bars.forming[data_type].get(symbol)
+        else:
+            fragment = self.facets.get(data_type, symbol)
+        return () if fragment is None else (fragment,)
 
-    def _frame(self, feed: str, pieces: list[bytes], snapshot: bool, changes: Changes | None, coverage: Coverage | None) -> Frame:
-        state = self.store.feeds[feed]
-        head = data_head(feed, state.epoch, state.seq, snapshot=snapshot)
-        return Frame(head, b",".join(pieces), TAIL, len(pieces), changes, coverage)
+    def _convert(self, codec: Codec, data_type: DataType, symbol: str, fragment: bytes) -> bytes | None:
+        # A symbol's closed bar would take its forming one's place in what is kept.
+        return (
+            codec.fragment(data_type, fragment) if data_type in KLINES else self.converted(codec).one(data_type, symbol, fragment)
+        )

@@ -26,7 +26,7 @@ from argus.errors import DISCONNECTED, ArgusError
 from streaming.connection import Connection
 from streaming.hub import Hub
 from streaming.models import LiveConnection
-from streaming.protocol import encode_error
+from streaming.protocol import Failure
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class Presence:
             connection = self._hub.connections.get(id)
             if connection is not None:
                 log.info("stream_disconnected_by_operator", connection_id=id)
-                connection.send(encode_error(ArgusError(DISCONNECTED)))
+                connection.say(Failure(ArgusError(DISCONNECTED)))
                 connection.close(DISCONNECTED)
 
     async def _leave(self) -> None:

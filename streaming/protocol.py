@@ -1,26 +1,21 @@
-"""The wire protocol, version 1: a client's text becomes a typed action, and our typed messages become bytes.
+"""The wire protocol, version 1: what a client may ask for, and what we say. ``docs/protocol.md`` is its reference.
 
-Sans-I/O. ``parse`` never raises on anything that a client can send; ``docs/protocol.md`` is its reference.
+How both look on the wire is the business of ``streaming.parsing`` and ``streaming.codecs``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from argus.access.principal import Limits
-from argus.errors import BAD_JSON, INVALID_ARGUMENT, NOT_TEXT, UNKNOWN_ACTION, ArgusError
+from argus.errors import ArgusError
 from marketdata.types import DataType
+from streaming.filters import Filter
 from streaming.selection import Frequency
 
 VERSION = 1
-SUBPROTOCOLS = ("argus.v1.json",)
-"""What a connection may negotiate. ``argus.v1.msgpack`` joins them when a second codec exists beside this one."""
-
 MAIN = "main"
 """The subscription that is meant where a client names none."""
 
@@ -48,7 +43,7 @@ class Subscribe(Action, frozen=True, kw_only=True, tag="subscribe"):
     symbols: list[str]
     data_types: list[DataType] | UnsetType = UNSET
     update_frequency: Frequency | UnsetType = UNSET
-    filters: Raw | UnsetType = UNSET
+    filters: Filter | UnsetType | None = UNSET
 
 
 class Update(Action, frozen=True, kw_only=True, tag="update"):
@@ -58,7 +53,7 @@ class Update(Action, frozen=True, kw_only=True, tag="update"):
     symbols: list[str] | UnsetType = UNSET
     data_types: list[DataType] | UnsetType = UNSET
     update_frequency: Frequency | UnsetType = UNSET
-    filters: Raw | UnsetType = UNSET
+    filters: Filter | UnsetType | None = UNSET
 
 
 class Unsubscribe(Action, frozen=True, kw_only=True, tag="unsubscribe"):
@@ -93,66 +88,6 @@ class Unreadable(Struct, frozen=True):
     error: ArgusError
 
 
-class _Envelope(Struct):
-    id: Raw | UnsetType = UNSET
-    action: Raw | UnsetType = UNSET
-
-
-_actions = msgspec.json.Decoder(AnyAction)
-_envelopes = msgspec.json.Decoder(_Envelope)
-_ids = msgspec.json.Decoder(RequestId | None)
-_strings = msgspec.json.Decoder(str)
-_PARAMETER = re.compile(r" - at `\$\.(\w+)[^`]*`$| field `([^`]{1,64})`$")
-_CHOICES: Mapping[str, list[str]] = {"data_types": [*DataType], "update_frequency": [*Frequency]}
-
-
-def parse(data: str | bytes) -> AnyAction | Unreadable:
-    """The action in a text message, or what is wrong with it. Bytes stand for a binary message."""
-    if isinstance(data, bytes):
-        return Unreadable(None, ArgusError(NOT_TEXT))
-    try:
-        action: AnyAction = _actions.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        return _explain(data, str(error))
-    return action
-
-
-def _explain(data: str, why: str) -> Unreadable:
-    try:
-        envelope = _envelopes.decode(data)
-    except msgspec.ValidationError:
-        return Unreadable(None, ArgusError(BAD_JSON, "The message is JSON, but not an object."))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        return Unreadable(None, ArgusError(BAD_JSON, f"The message is not a JSON object: {error}."))
-    try:
-        id = None if isinstance(envelope.id, UnsetType) else _ids.decode(envelope.id)
-    except msgspec.MsgspecError as error:
-        return Unreadable(None, _invalid("id", str(error)))
-    return Unreadable(id, _fault(envelope.action, why))
-
-
-def _fault(action: Raw | UnsetType, why: str) -> ArgusError:
-    if isinstance(action, UnsetType):
-        return _invalid("action", "It is missing")
-    try:
-        name = _strings.decode(action)
-    except msgspec.MsgspecError as error:
-        return _invalid("action", str(error))
-    if name not in ACTIONS:
-        return ArgusError(UNKNOWN_ACTION, f"The action {name[:64]!r} is not known. Known: {', '.join(ACTIONS)}.", actions=ACTIONS)
-    found = _PARAMETER.search(why)
-    return _invalid((found.group(1) or found.group(2)) if found else "action", why)
-
-
-def _invalid(parameter: str, why: str) -> ArgusError:
-    choices = _CHOICES.get(parameter)
-    extra = {"allowed": choices} if choices else {}
-    hint = f" Allowed: {', '.join(choices)}." if choices else ""
-    if len(why) > 300:
-        why = f"{why[:200]} ... {why[-80:]}"
-    return ArgusError(INVALID_ARGUMENT, f"The parameter {parameter!r} is wrong: {why}.{hint}", parameter=parameter, **extra)
-
-
 class LimitsView(Struct, frozen=True, kw_only=True):
     """A plan's limits as a client sees them."""
 
@@ -181,13 +116,14 @@ class Rejected(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class State(Struct, frozen=True, kw_only=True):
+class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One subscription as it is now; ``count`` is the number of symbols that its names and groups stand for."""
 
     symbols: list[str]
     count: int
     data_types: list[str]
     update_frequency: str
+    filters: Filter | None = None
 
 
 class Message(Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -294,23 +230,11 @@ class Finished(Message, frozen=True, kw_only=True, tag="finished"):
     time: int
 
 
-_encoder = msgspec.json.Encoder()
+class Failure(Struct, frozen=True):
+    """An ``error`` message: an action was refused, or the connection ends."""
 
-
-def encode(message: Message) -> bytes:
-    """The text of a message."""
-    return _encoder.encode(message)
-
-
-def encode_error(error: ArgusError, id: str | int | None = None) -> bytes:
-    """The text of an ``error`` message."""
-    return _encoder.encode(error.reply(id))
-
-
-def data_head(feed: str, epoch: int, seq: int, *, snapshot: bool = False) -> bytes:
-    """The beginning of a ``data`` message; fragments joined by commas and ``]}`` follow."""
-    mark = b',"snapshot":true' if snapshot else b""
-    return b'{"type":"data","feed":%s,"epoch":%d,"seq":%d%s,"data":[' % (_encoder.encode(feed), epoch, seq, mark)
+    error: ArgusError
+    id: str | int | None = None
 
 
 def limits_view(limits: Limits, *, subscriptions: int, symbols_per_message: int) -> LimitsView:

@@ -19,14 +19,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 import structlog
+from marketdata.statuses import Statuses
 from prometheus_client import Gauge
 
 from argus.config import config
 from argus.errors import INTERNAL, INVALID_ARGUMENT, NO_RECORDING, REPLAY_LIMIT, ArgusError
-from marketdata import klines, periods, universe
-from marketdata.batch import Bars, Batch, encode
+from marketdata import events, klines, periods, universe
+from marketdata.batch import Bars, Batch, Events, encode
 from marketdata.builder import BarBuilder
 from marketdata.calendar import SHANGHAI, day_of, midnight
+from marketdata.events import Event
 from marketdata.history.query import read_time
 from marketdata.latest import LatestStore
 from marketdata.publish import feed_names
@@ -34,12 +36,11 @@ from marketdata.recordings.archive import DamagedRecording, RecordingArchive
 from marketdata.recordings.columns import Message
 from marketdata.recordings.reader import before, play, symbols_of
 from marketdata.reference.days import calendar_of
-from marketdata.types import Period, Quote
+from marketdata.types import KLINES, DataType, Period, Quote
 from streaming.connection import Connection
 from streaming.heartbeat import Heartbeats
 from streaming.hub import Hub
 from streaming.protocol import Finished
-from streaming.protocol import encode as encode_message
 
 log = structlog.get_logger(__name__)
 RUNNING = Gauge("argus_replays", "Replays to single clients that run in this process")
@@ -48,6 +49,7 @@ _decode = msgspec.json.Decoder(Quote).decode
 FASTEST: Final = 1000.0
 CHUNK: Final = 64
 """Messages that are read from the disk at a time, in a thread."""
+WantedBars = Mapping[Period, frozenset[str] | None]
 SKIPPED_PAUSE: Final = 2 * 3600 * 1000
 """Milliseconds; lunch has 1.5 h."""
 TICK: Final = 0.05
@@ -95,6 +97,7 @@ class Replay:
         self._archive = archive
         self._feed = feed_names()[0]
         self._builder = BarBuilder(calendar_of)
+        self._statuses = Statuses()
         self._told: klines.Wanted = {}
         self._origin = 0.0
         """The monotonic time at which the replay's clock began."""
@@ -134,7 +137,8 @@ class Replay:
             await asyncio.sleep(TICK)
         state = await asyncio.to_thread(before, self._archive, self._asked.start)
         if state is not None:
-            self._receive(state._replace(at=self._asked.start), {})
+            self._statuses.take(_bodies(state))
+            self._receive(state._replace(at=self._asked.start), {}, {})
         recorded = play(self._archive, self._asked.start)
         self._origin, shift, last = time.monotonic(), self._asked.start, self._asked.start
         while chunk := await asyncio.to_thread(_some, recorded):
@@ -147,33 +151,39 @@ class Replay:
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
                 while connection.behind_since is not None:
                     await asyncio.sleep(TICK)
-                self._receive(message, await self._bars(message))
+                bars, events = await self._bars(message)
+                self._receive(message, bars, events | self._status(message))
                 # Unpaced messages come without a pause: the transports and the other clients must get their turn.
                 await asyncio.sleep(0)
-        connection.send(encode_message(Finished(time=last)))
+        connection.say(Finished(time=last))
         connection.close(NORMAL_CLOSURE, "replay finished")
 
-    async def _bars(self, message: Message) -> Bars:
+    def _status(self, message: Message) -> Events:
+        changes = self._statuses.take(_bodies(message))
+        return events.numbered((Event(DataType.STATUS, *change) for change in changes), _tail(message))
+
+    async def _bars(self, message: Message) -> tuple[Bars, Events]:
         """What the message does to the bars that the client covers; those that it covers anew begin with what forms."""
-        wanted, had = self.hub.wanted_bars(), self._told
-        began = wanted != had
+        covered = {what: names for what, names in self.hub.wanted().items() if what in KLINES}
+        wanted, had = klines.by_period(covered), self._told
+        began = covered != had
         if began:
-            self._builder, self._told = BarBuilder(calendar_of), wanted
+            self._builder, self._told = BarBuilder(calendar_of), covered
             if wanted:
                 symbols, looked = frozenset(self.universe.symbols), time.monotonic()
                 self._builder = await asyncio.to_thread(_begun, self._archive, wanted, symbols, message, lambda: self._closed)
                 # The clock has stood meanwhile.
                 self._origin += time.monotonic() - looked
         if not wanted:
-            return {}
+            return {}, {}
         self._builder.take(_quotes(message, _names(wanted)))
         self._builder.advance(message.at)
         bars = self._builder.drain(wanted)
         if began:
-            bars += self._builder.current(klines.beyond(wanted, had))
-        return klines.numbered(klines.group(bars), b',"seq":%d}' % message.seq)
+            bars += self._builder.current(klines.by_period(klines.beyond(covered, had)))
+        return klines.numbered(klines.group(bars), _tail(message))
 
-    def _receive(self, message: Message, bars: Bars) -> None:
+    def _receive(self, message: Message, bars: Bars, happened: Events) -> None:
         now = time.time_ns() // 1_000_000
         self.hub.receive(
             encode(
@@ -189,6 +199,7 @@ class Replay:
                     symbols=message.symbols,
                     fragments=message.fragments,
                     bars=bars,
+                    events=happened,
                 )
             )
         )
@@ -198,7 +209,15 @@ def _some(recorded: Iterator[Message]) -> list[Message]:
     return list(islice(recorded, CHUNK))
 
 
-def _names(wanted: klines.Wanted) -> frozenset[str] | None:
+def _tail(message: Message) -> bytes:
+    return b',"seq":%d}' % message.seq
+
+
+def _bodies(message: Message) -> dict[str, bytes]:
+    return dict(zip(message.symbols, message.fragments, strict=True))
+
+
+def _names(wanted: WantedBars) -> frozenset[str] | None:
     """The symbols of which some bar is wanted; None for all."""
     parts = wanted.values()
     return None if None in parts else frozenset[str]().union(*(names for names in parts if names is not None))
@@ -211,7 +230,7 @@ def _quotes(message: Message, names: frozenset[str] | None) -> Iterator[Quote]:
 
 
 def _begun(
-    archive: RecordingArchive, wanted: klines.Wanted, symbols: frozenset[str], until: Message, given_up: Callable[[], bool]
+    archive: RecordingArchive, wanted: WantedBars, symbols: frozenset[str], until: Message, given_up: Callable[[], bool]
 ) -> BarBuilder:
     """A builder that has seen what was recorded since the wanted bars began, up to a message without it, or until given up."""
     builder, names = BarBuilder(calendar_of), _names(wanted)

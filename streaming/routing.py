@@ -9,6 +9,9 @@ from django.urls import re_path
 
 from argus.requestid import Receive, Scope, Send
 from streaming.consumers import StreamConsumer
+from streaming.dialects.alpaca_consumer import AlpacaConsumer
+from streaming.dialects.massive_consumer import MassiveConsumer
+from streaming.door import Door
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> Any:
@@ -21,4 +24,13 @@ async def nowhere(scope: Scope, receive: Receive, send: Send) -> Any:
         await send({"type": "websocket.close"})
 
 
-application = URLRouter([re_path(r"^ws(?:/market_data)?/?$", StreamConsumer.as_asgi()), re_path("", nowhere)])
+application = Door(
+    URLRouter(
+        [
+            re_path(r"^ws(?:/market_data)?/?$", StreamConsumer.as_asgi()),
+            re_path(r"^compat/alpaca/v2/(?P<feed>[^/]+)/?$", AlpacaConsumer.as_asgi()),
+            re_path(r"^compat/massive/stocks/?$", MassiveConsumer.as_asgi()),
+            re_path("", nowhere),
+        ]
+    )
+)

@@ -25,10 +25,12 @@ from marketdata.latest import store
 from marketdata.terminals import health as terminals
 from marketdata.terminals import keeper, probing
 from marketdata.terminals.declare import DeclarationError
+from streaming.admission import Admission
+from streaming.codecs import Announcement
 from streaming.heartbeat import Heartbeats
 from streaming.hub import Hub
 from streaming.presence import Presence
-from streaming.protocol import Goodbye, encode, encode_error
+from streaming.protocol import Failure, Goodbye
 from streaming.reader import Reader
 from streaming.snapshots import Snapshots
 from streaming.wants import Wants
@@ -60,6 +62,7 @@ class Runtime:
         self.hub = Hub(store, self._missed)
         self.snapshots = Snapshots(self.hub)
         self.wants = Wants(self.hub)
+        self.admission = Admission(config.admit_per_second, time.monotonic()) if config.admit_per_second else None
         self.stopped = False
         self._begun = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,9 +91,9 @@ class Runtime:
         if self.stopped:
             return
         self.stopped = True
-        goodbye = encode(Goodbye(reason="restart", reconnect_after_ms=RECONNECT_AFTER_MS))
+        goodbye = Announcement(Goodbye(reason="restart", reconnect_after_ms=RECONNECT_AFTER_MS))
         for connection in list(self.hub.connections.values()):
-            connection.send(goodbye)
+            connection.say(goodbye)
             connection.close(GOODBYE_RESTART, "restart")
         deadline = time.monotonic() + FAREWELL
         while self.hub.connections and time.monotonic() < deadline:
@@ -118,7 +121,7 @@ class Runtime:
     def _key_changed(self, key_id: int, now: Principal | ArgusError) -> None:
         for connection in self.hub.of_key(key_id):
             if isinstance(now, ArgusError):
-                connection.send(encode_error(now))
+                connection.say(Failure(now))
                 connection.close(now.problem)
             elif connection.on_principal is not None:
                 connection.on_principal(now)

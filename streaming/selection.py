@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from marketdata.types import DataType
+from streaming.filters import Filter
 
 
 class Frequency(StrEnum):
@@ -29,3 +30,4 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     symbols: frozenset[str] | None
     data_types: frozenset[DataType]
     frequency: Frequency = Frequency.REALTIME
+    filter: Filter | None = None

@@ -15,12 +15,15 @@ from msgspec import Struct
 from argus.access.principal import Principal
 from argus.errors import ALREADY_AUTHENTICATED, AUTH_TIMEOUT, NOT_AUTHENTICATED, NOT_SUPPORTED, ArgusError, Problem
 from streaming import subscriptions
+from streaming.codecs import JSON, Codec
+from streaming.parsing import parse
 from streaming.protocol import (
     VERSION,
     AnyAction,
     Auth,
     Authenticated,
     Connected,
+    Failure,
     LimitsChanged,
     LimitsView,
     Message,
@@ -36,10 +39,7 @@ from streaming.protocol import (
     Unsubscribed,
     Update,
     Updated,
-    encode,
-    encode_error,
     limits_view,
-    parse,
 )
 from streaming.selection import Selection
 from streaming.subscriptions import Book, Resolve
@@ -51,7 +51,7 @@ MAX_REFUSED = 8
 class Reply(Struct, frozen=True):
     """Send this message."""
 
-    message: bytes
+    message: Message | Failure
 
 
 class Authenticate(Struct, frozen=True):
@@ -77,18 +77,31 @@ Effect = Reply | Authenticate | Cover | Close
 
 
 class Session:
-    """The state of one connection. ``resolve`` says what symbols and groups stand for; ``now`` is the clock in ms."""
+    """The state of one connection. ``resolve`` says what symbols and groups stand for; ``now`` is the clock in ms.
 
-    def __init__(self, resolve: Resolve, now: Callable[[], int]) -> None:
+    A dialect's session derives from it: it reads other messages, translates them, and translates the replies.
+    """
+
+    def __init__(self, resolve: Resolve, now: Callable[[], int], codec: Codec = JSON) -> None:
         self.principal: Principal | None = None
         self.book: Book = {}
+        self.codec = codec
         self._resolve = resolve
         self._now = now
         self._refused = 0
 
+    def read(self, data: str | bytes) -> AnyAction | Unreadable:
+        """The action in a message. Bytes stand for a binary message."""
+        return parse(data, packed=self.codec.packed)
+
+    @staticmethod
+    def costs(action: AnyAction | Unreadable) -> int:
+        """How many requests of the plan's budget it takes."""
+        return 0 if isinstance(action, Ping) else 1
+
     def receive(self, data: str | bytes) -> list[Effect]:
-        """What a message brings about. Bytes stand for a binary message."""
-        return self.handle(parse(data))
+        """What a message brings about."""
+        return self.handle(self.read(data))
 
     def handle(self, action: AnyAction | Unreadable) -> list[Effect]:
         """What an action brings about."""
@@ -122,20 +135,20 @@ class Session:
             limits=_limits(principal) if principal else None,
             quota=quota,
         )
-        return [_reply(message)]
+        return [Reply(message)]
 
     def accept(self, principal: Principal, *, id: str | int | None, quota: QuotaView | None) -> list[Effect]:
         """The key of an ``Authenticate`` is good."""
         self.principal = principal
-        return [_reply(Authenticated(id=id, limits=_limits(principal), quota=quota))]
+        return [Reply(Authenticated(id=id, limits=_limits(principal), quota=quota))]
 
     def refuse(self, error: ArgusError, *, id: str | int | None) -> list[Effect]:
         """The connection may not go on: its key is not good, or has ceased to be."""
-        return [Reply(encode_error(error, id)), Close(error.problem)]
+        return [Reply(Failure(error, id)), Close(error.problem)]
 
     def reject(self, error: ArgusError, *, id: str | int | None) -> list[Effect]:
         """A message is refused; the connection goes on, unless it has no key and tries too often."""
-        effects: list[Effect] = [Reply(encode_error(error, id))]
+        effects: list[Effect] = [Reply(Failure(error, id))]
         if self.principal is None:
             self._refused += 1
             if self._refused >= MAX_REFUSED:
@@ -152,7 +165,7 @@ class Session:
         if before is not None and before.limits == principal.limits:
             return []
         message = LimitsChanged(limits=_limits(principal), subscriptions=subscriptions.state(self.book, principal))
-        return [_reply(message), self._cover(principal)]
+        return [Reply(message), self._cover(principal)]
 
     def universe_changed(self) -> list[Effect]:
         """Groups of symbols may have other members now."""
@@ -164,7 +177,7 @@ class Session:
 
     def _act(self, action: AnyAction) -> list[Effect]:
         if isinstance(action, Ping):
-            return [_reply(Pong(id=action.id, server_time=self._now()))]
+            return [Reply(Pong(id=action.id, server_time=self._now()))]
         if isinstance(action, Auth):
             if self.principal is not None:
                 raise ArgusError(ALREADY_AUTHENTICATED)
@@ -185,13 +198,13 @@ class Session:
                 rejected=change.rejected,
                 subscriptions=state,
             )
-            return [_reply(subscribed), self._cover(principal)]
+            return [Reply(subscribed), self._cover(principal)]
         if isinstance(action, Update):
             change = subscriptions.update(self.book, action, principal, self._resolve)
             self.book = change.book
             state = subscriptions.state(change.book, principal)
             updated = Updated(id=action.id, subscription=action.subscription, rejected=change.rejected, subscriptions=state)
-            return [_reply(updated), self._cover(principal)]
+            return [Reply(updated), self._cover(principal)]
         if isinstance(action, Unsubscribe):
             change = subscriptions.unsubscribe(self.book, action, self._resolve)
             self.book = change.book
@@ -203,17 +216,13 @@ class Session:
                 rejected=change.rejected,
                 subscriptions=state,
             )
-            return [_reply(unsubscribed), self._cover(principal)]
+            return [Reply(unsubscribed), self._cover(principal)]
         if isinstance(action, Subscriptions):
-            return [_reply(SubscriptionsState(id=action.id, subscriptions=subscriptions.state(self.book, principal)))]
+            return [Reply(SubscriptionsState(id=action.id, subscriptions=subscriptions.state(self.book, principal)))]
         raise ArgusError(NOT_SUPPORTED, "Resuming is not supported yet; subscribe, and a snapshot follows.", recovered=False)
 
     def _cover(self, principal: Principal) -> Cover:
         return Cover(subscriptions.selections(self.book, principal))
-
-
-def _reply(message: Message) -> Reply:
-    return Reply(encode(message))
 
 
 def _limits(principal: Principal) -> LimitsView:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from argus.access.check import require_data_types, require_symbols
@@ -19,7 +19,6 @@ from argus.errors import (
     BY_NAME,
     INVALID_ARGUMENT,
     INVALID_SYMBOL,
-    NOT_SUPPORTED,
     SUBSCRIPTION_LIMIT,
     SYMBOL_LIMIT,
     UNKNOWN_SUBSCRIPTION,
@@ -29,6 +28,7 @@ from argus.errors import (
 from marketdata.symbols import SymbolError, parse
 from marketdata.types import DataType
 from marketdata.universe import EVERYTHING, Resolution
+from streaming.filters import FILTERED, Filter
 from streaming.protocol import Rejected, State, Subscribe, Unsubscribe, Update
 from streaming.selection import Frequency, Selection
 
@@ -57,6 +57,7 @@ class Subscription(Struct, frozen=True, kw_only=True):
     members: frozenset[str] = frozenset()
     data_types: frozenset[DataType]
     frequency: Frequency
+    filter: Filter | None = None
 
     @property
     def everything(self) -> bool:
@@ -84,7 +85,6 @@ class Change(Struct, frozen=True, kw_only=True):
 
 def subscribe(book: Book, action: Subscribe, principal: Principal, resolve: Resolve) -> Change:
     """Make a subscription, or add symbols to the one of that name."""
-    _refuse_filters(action.filters)
     old = book.get(action.subscription)
     if old is None:
         if len(book) >= MAX_SUBSCRIPTIONS:
@@ -92,7 +92,9 @@ def subscribe(book: Book, action: Subscribe, principal: Principal, resolve: Reso
             raise ArgusError(SUBSCRIPTION_LIMIT, detail, limit=MAX_SUBSCRIPTIONS)
         data_types = _data_types([DataType.QUOTE] if isinstance(action.data_types, UnsetType) else action.data_types, principal)
         frequency = Frequency.REALTIME if isinstance(action.update_frequency, UnsetType) else action.update_frequency
-        old = Subscription(names=frozenset(), data_types=data_types, frequency=frequency)
+        filter = None if isinstance(action.filters, UnsetType) else action.filters
+        _require_filtered_types(filter, data_types)
+        old = Subscription(names=frozenset(), data_types=data_types, frequency=frequency, filter=filter)
     else:
         _refuse_other_terms(old, action)
     added = _select(action.symbols, resolve)
@@ -102,14 +104,15 @@ def subscribe(book: Book, action: Subscribe, principal: Principal, resolve: Reso
 
 
 def update(book: Book, action: Update, principal: Principal, resolve: Resolve) -> Change:
-    """Replace what the request gives: symbols, data types, frequency."""
-    _refuse_filters(action.filters)
+    """Replace what the request gives: symbols, data types, frequency, filter."""
     old = _find(book, action.subscription)
-    if all(given is UNSET for given in (action.symbols, action.data_types, action.update_frequency)):
-        raise ArgusError(INVALID_ARGUMENT, "Give at least one of symbols, data_types and update_frequency.")
+    if all(given is UNSET for given in (action.symbols, action.data_types, action.update_frequency, action.filters)):
+        raise ArgusError(INVALID_ARGUMENT, "Give at least one of symbols, data_types, update_frequency and filters.")
     frequency = old.frequency if isinstance(action.update_frequency, UnsetType) else action.update_frequency
     data_types = old.data_types if isinstance(action.data_types, UnsetType) else _data_types(action.data_types, principal)
-    new = replace(old, data_types=data_types, frequency=frequency)
+    filter = old.filter if isinstance(action.filters, UnsetType) else action.filters
+    _require_filtered_types(filter, data_types)
+    new = replace(old, data_types=data_types, frequency=frequency, filter=filter)
     chosen = _Chosen()
     if not isinstance(action.symbols, UnsetType):
         chosen = _select(action.symbols, resolve)
@@ -157,7 +160,7 @@ def selections(book: Book, principal: Principal) -> dict[str, Selection]:
         data_types = frozenset(data_type for data_type in item.data_types if data_type in principal.limits.data_types)
         if data_types:
             symbols = None if item.everything else item.symbols
-            chosen[name] = Selection(symbols=symbols, data_types=data_types, frequency=item.frequency)
+            chosen[name] = Selection(symbols=symbols, data_types=data_types, frequency=item.frequency, filter=item.filter)
     return chosen
 
 
@@ -169,6 +172,7 @@ def state(book: Book, principal: Principal) -> dict[str, State]:
             count=len(item.symbols),
             data_types=[data_type for data_type in DataType if data_type in item.data_types & principal.limits.data_types],
             update_frequency=item.frequency,
+            filters=item.filter,
         )
         for name, item in book.items()
     }
@@ -281,9 +285,12 @@ def _data_types(given: list[DataType], principal: Principal) -> frozenset[DataTy
     return chosen
 
 
-def _refuse_filters(filters: Raw | UnsetType) -> None:
-    if not isinstance(filters, UnsetType):
-        raise ArgusError(NOT_SUPPORTED, "Filters are not supported yet; leave the parameter out.", parameter="filters")
+def _require_filtered_types(filter: Filter | None, data_types: frozenset[DataType]) -> None:
+    if filter is not None and not data_types <= FILTERED:
+        allowed = [data_type for data_type in DataType if data_type in FILTERED]
+        others = ", ".join(data_type for data_type in DataType if data_type in data_types - FILTERED)
+        detail = f"A filter goes with {', '.join(allowed)} alone; ask for {others} in another subscription."
+        raise ArgusError(INVALID_ARGUMENT, detail, parameter="filters", allowed=allowed)
 
 
 def _refuse_other_terms(old: Subscription, action: Subscribe) -> None:
@@ -291,6 +298,7 @@ def _refuse_other_terms(old: Subscription, action: Subscribe) -> None:
     for parameter, given, present in (
         ("data_types", UNSET if isinstance(action.data_types, UnsetType) else frozenset(action.data_types), old.data_types),
         ("update_frequency", action.update_frequency, old.frequency),
+        ("filters", action.filters, old.filter),
     ):
         if given is not UNSET and given != present:
             detail = f"The subscription {action.subscription!r} has another {parameter}: send update, or use another name."

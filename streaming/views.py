@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 from marketdata.types import DataType
+from streaming.codecs import Codec
 from streaming.coverage import Coverage, Symbols
 from streaming.frame import Frame
 from streaming.rows import Getter, Row, Rows, Tables
 from streaming.selection import Frequency
 
-ViewKey = tuple[int, Frequency, frozenset[tuple[DataType, Symbols]]]
+ViewKey = tuple[int, Codec, Frequency, frozenset[tuple[DataType, Symbols]]]
+
+
+PURE_EVENTS = frozenset({DataType.STATUS, DataType.TRADE})
+"""The data types without a state that is sent as it changes."""
 
 
 class Receiver(Protocol):
@@ -21,19 +26,19 @@ class Receiver(Protocol):
     def deliver(self, frame: Frame) -> bool: ...
 
 
-def view_key(priority: int, frequency: Frequency, coverage: Coverage) -> ViewKey:
+def view_key(priority: int, codec: Codec, frequency: Frequency, coverage: Coverage) -> ViewKey:
     """What makes two connections' views the same."""
-    return priority, frequency, frozenset(coverage.items())
+    return priority, codec, frequency, frozenset(coverage.items())
 
 
 class View:
-    """The connections with one coverage at one frequency and one priority. ``changed`` waits for the next tick."""
+    """The connections with one coverage at one frequency, one priority and one codec. ``changed`` waits for the next tick."""
 
-    __slots__ = ("_getters", "changed", "coverage", "frequency", "key", "priority", "receivers")
+    __slots__ = ("_getters", "changed", "codec", "coverage", "frequency", "key", "priority", "receivers")
 
     def __init__(self, key: ViewKey) -> None:
         self.key = key
-        self.priority, self.frequency, items = key
+        self.priority, self.codec, self.frequency, items = key
         self.coverage: Coverage = dict(items)
         self.receivers: dict[Receiver, None] = {}
         self.changed: dict[DataType, set[str]] = {}
@@ -43,6 +48,11 @@ class View:
     def realtime(self) -> bool:
         """Whether every change is sent as it comes."""
         return self.frequency is Frequency.REALTIME
+
+    @property
+    def has_states(self) -> bool:
+        """Whether it covers more than events alone."""
+        return any(data_type not in PURE_EVENTS for data_type in self.coverage)
 
     def take_places(self, rows: Rows) -> None:
         """Be ready for ``pick``."""
@@ -112,7 +122,7 @@ class Index:
         """All symbols of a data type that somebody wants; None for everything."""
         return None if self._whole.get(data_type) else frozenset(self._named.get(data_type, ()))
 
-    def wanted(self, data_type: DataType, symbols: Iterable[str]) -> Iterable[str]:
+    def wanted(self, data_type: DataType, symbols: Collection[str]) -> Collection[str]:
         """Those of ``symbols`` whose ``data_type`` somebody wants."""
         if self._whole.get(data_type):
             return symbols
@@ -133,7 +143,21 @@ class Index:
                     found[view] += pieces
         return found
 
-    def touched(self, tables: Tables) -> set[View]:
+    def happened(self, events: Mapping[DataType, Mapping[str, list[bytes]]]) -> dict[View, list[bytes]]:
+        """The events for each view that they concern."""
+        found: defaultdict[View, list[bytes]] = defaultdict(list)
+        for data_type, table in events.items():
+            named = self._named.get(data_type, {})
+            for symbol, pieces in table.items():
+                for view in named.get(symbol, ()):
+                    found[view] += pieces
+            for view in self._whole.get(data_type, ()):
+                but = view.coverage[data_type].but
+                if chosen := [piece for symbol, pieces in table.items() if symbol not in but for piece in pieces]:
+                    found[view] += chosen
+        return found
+
+    def touched(self, tables: Mapping[DataType, Iterable[str]]) -> set[View]:
         """The views that a message may concern."""
         found: set[View] = set()
         for data_type, table in tables.items():

@@ -1,4 +1,4 @@
-"""Tells the feeds which bars this process's clients cover: at once when it changes, and again before it is forgotten."""
+"""Tells the feeds which bars and trades the clients here cover: at once when it changes, and again before it is forgotten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Wants:
         self._lost = 0
 
     def lost(self) -> None:
-        """Messages have been missed: all bars that are covered are wanted anew."""
+        """Messages have been missed: all that is covered is wanted anew."""
         self._lost += 1
 
     async def run(self) -> None:
@@ -34,10 +34,10 @@ class Wants:
         again = 0.0
         try:
             while True:
-                now = (self._hub.bar_coverage, self._lost)
+                now = (self._hub.demand, self._lost)
                 if now != said or time.monotonic() >= again:
                     if now != said:
-                        wanted = self._hub.wanted_bars()
+                        wanted = self._hub.wanted()
                     taken = await asyncio.to_thread(announcer.announce, wanted, now[1])
                     said = now
                     again = time.monotonic() + (RENEW if taken else RETRY)

@@ -1,4 +1,4 @@
-"""The last step to a client: one text message at a time, never waiting, on whatever server runs below."""
+"""The last step to a client: one message at a time, never waiting, on whatever server runs below."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Wire(Protocol):
         """Whether another frame may be written; a caller without room waits for ``on_room``."""
 
     def write(self, frame: Frame) -> None:
-        """Send one text message."""
+        """Send one message."""
 
     def pending(self) -> int:
         """What was written and has not left this process: it shrinks while the client reads."""
@@ -131,7 +131,8 @@ class SendWire:
     def write(self, frame: Frame) -> None:
         """See ``Wire``."""
         if not self._ended:
-            self._put({"type": "websocket.send", "text": frame.text()})
+            payload = frame.payload()
+            self._put({"type": "websocket.send", **({"bytes": payload} if frame.binary else {"text": payload.decode()})})
 
     def pending(self) -> int:
         """See ``Wire``; in messages, as the bytes are out of sight."""

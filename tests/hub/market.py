@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from argus.access.principal import SCOPE_READ, Limits, Principal
-from marketdata import klines
-from marketdata.batch import Batch, Term, encode
+from marketdata import events, klines
+from marketdata.batch import Batch, Events, Term, encode
 from marketdata.builder import LiveBar
 from marketdata.latest import LatestStore
+from marketdata.statuses import Statuses
 from marketdata.types import DataType, Period, Quote, TradingStatus
 from streaming.connection import Connection
 from streaming.frame import Frame
@@ -74,9 +75,11 @@ def blob(
     seqs: Mapping[str, int] | None = None,
     bars: Iterable[LiveBar] = (),
     term: Term | None = None,
+    happened: Events | None = None,
 ) -> bytes:
     """A message of a feed. ``seqs`` are the seqs of a snapshot's fragments where they differ from its own."""
     values = list(quotes)
+    forming, closed = klines.numbered(klines.group(bars), b',"seq":%d}' % seq)
     return encode(
         Batch(
             feed=feed,
@@ -89,10 +92,17 @@ def blob(
             snapshot=snapshot,
             symbols=[value.symbol for value in values],
             fragments=[fragment(value, (seqs or {}).get(value.symbol, seq)) for value in values],
-            bars=klines.numbered(klines.group(bars), b',"seq":%d}' % seq),
+            bars=forming,
             term=term,
+            events=closed | dict(happened or {}),
         )
     )
+
+
+def changes(quotes: Iterable[Quote], seq: int, statuses: Statuses | None = None) -> Events:
+    """The changes of status in quotes, as a publisher says them; without ``statuses`` each is the first of its symbol."""
+    found = (statuses or Statuses()).take({value.symbol: msgspec.json.encode(value) for value in quotes})
+    return events.numbered((events.Event(DataType.STATUS, *change) for change in found), b',"seq":%d}' % seq)
 
 
 class StoppableWire:
@@ -112,7 +122,7 @@ class StoppableWire:
     def write(self, frame: Frame) -> None:
         if self.budget is not None:
             self.budget -= 1
-        self.messages.append(msgspec.json.decode(frame.text()))
+        self.messages.append(msgspec.json.decode(frame.payload()))
 
     def pending(self) -> int:
         return 0 if self.budget is None else 1

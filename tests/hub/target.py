@@ -13,6 +13,7 @@ from typing import Any
 
 from marketdata.types import DataType
 from streaming.connection import Connection
+from streaming.frame import Frame
 from streaming.selection import Selection
 from streaming.wire import wire_for
 from tests.hub.market import blob, make_hub, quote
@@ -67,7 +68,7 @@ def obey(connection: Connection, command: str, *arguments: Any) -> None:
             if other is not connection:
                 other.close(*arguments)
     elif command == "report":
-        connection.send(report())
+        connection.send(Frame(report()))
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -81,7 +82,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     wire = wire_for({} if scope["path"] == "/plain" else scope, send)
     connection = Connection(str(id(scope)), None, wire, None)
     hub.attach(connection)
-    connection.send(b'{"type":"connected"}')
+    connection.send(Frame(b'{"type":"connected"}'))
     try:
         while (message := await receive())["type"] == "websocket.receive":
             obey(connection, *json.loads(message["text"]))

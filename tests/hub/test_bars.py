@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from marketdata.types import DataType, Period
+from marketdata.types import DataType
 from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
 from streaming.selection import Frequency
 from tests.hub.market import EPOCH, Client, bar, blob, make_hub, quote
@@ -85,19 +85,19 @@ def test_a_market_that_begins_again_forgets_the_later_day(hub: Hub) -> None:
     assert seen(second) == [(A, 1, False, 100)]
 
 
-def test_a_slower_frequency_brings_the_last_closed_and_the_forming_bar_at_each_tick(hub: Hub) -> None:
+def test_a_slower_frequency_merges_the_forming_bar_and_no_closed_one(hub: Hub) -> None:
     client = Client(hub)
     client.cover([A], M1, frequency=Frequency.S5)
     hub.receive(blob([], 1, bars=[bar(A, 1)]))
     seen(client)
     for n in range(2, 5):
         hub.receive(blob([], n, bars=[bar(A, n - 1, closed=True), bar(A, n)]))
-    assert seen(client) == []
+    assert seen(client) == [(A, 1, True, 100), (A, 2, True, 100), (A, 3, True, 100)]
     hub.tick(time.monotonic() + 5.1)
-    assert seen(client) == [(A, 3, True, 100), (A, 4, False, 100)]
+    assert seen(client) == [(A, 4, False, 100)]
 
 
-def test_a_client_that_was_behind_gets_the_last_closed_and_the_forming_bar(hub: Hub) -> None:
+def test_a_client_that_was_behind_gets_every_closed_and_the_newest_forming_bar(hub: Hub) -> None:
     client = Client(hub)
     client.cover([A], M1)
     hub.receive(blob([], 1, bars=[bar(A, 1)]))
@@ -106,10 +106,10 @@ def test_a_client_that_was_behind_gets_the_last_closed_and_the_forming_bar(hub: 
     for n in range(2, 9):
         hub.receive(blob([], n, bars=[bar(A, n - 1, closed=True), bar(A, n)]))
     client.wire.allow(None)
-    assert seen(client)[-2:] == [(A, 7, True, 100), (A, 8, False, 100)]
+    assert seen(client) == [*((A, n, True, 100) for n in range(1, 8)), (A, 8, False, 100)]
 
 
-def test_a_hub_that_lags_merges_bars_too(hub: Hub) -> None:
+def test_a_hub_that_lags_merges_forming_bars_too(hub: Hub) -> None:
     client = Client(hub)
     client.cover([A], M1)
     now = time.time()
@@ -117,30 +117,30 @@ def test_a_hub_that_lags_merges_bars_too(hub: Hub) -> None:
     seen(client)
     for n in range(2, 5):
         hub.receive(blob([], n, published=now - 2 * MERGE_AFTER, bars=[bar(A, n - 1, closed=True), bar(A, n)]))
-    assert seen(client) == []
+    assert seen(client) == [(A, 1, True, 100), (A, 2, True, 100), (A, 3, True, 100)]
     hub.tick(time.monotonic() + MERGED_INTERVAL)
-    assert seen(client) == [(A, 3, True, 100), (A, 4, False, 100)]
+    assert seen(client) == [(A, 4, False, 100)]
 
 
 def test_what_is_wanted_is_what_the_clients_cover_together(hub: Hub) -> None:
     one, two = Client(hub), Client(hub, "two")
-    assert hub.wanted_bars() == {}
+    assert hub.wanted() == {}
     one.cover([A], M1, D1)
     two.cover([A, B], M1, frequency=Frequency.M1)
-    assert hub.wanted_bars() == {Period.M1: {A, B}, Period.D1: {A}}
-    before = hub.bar_coverage
+    assert hub.wanted() == {DataType.KLINE_1M: {A, B}, DataType.KLINE_1D: {A}}
+    before = hub.demand
     two.cover(None, M1)
-    assert hub.bar_coverage > before
-    assert hub.wanted_bars() == {Period.M1: None, Period.D1: {A}}
+    assert hub.demand > before
+    assert hub.wanted() == {DataType.KLINE_1M: None, DataType.KLINE_1D: {A}}
     hub.detach(one.connection)
     hub.detach(two.connection)
-    assert hub.wanted_bars() == {}
+    assert hub.wanted() == {}
 
 
 def test_quotes_alone_do_not_touch_the_demand_for_bars(hub: Hub) -> None:
     client = Client(hub)
     client.cover(None)
-    assert hub.bar_coverage == 0
+    assert hub.demand == 0
 
 
 def test_bars_that_nobody_covers_are_forgotten_so_that_nobody_is_shown_old_ones(hub: Hub) -> None:
@@ -148,7 +148,7 @@ def test_bars_that_nobody_covers_are_forgotten_so_that_nobody_is_shown_old_ones(
     client.cover([A, B], M1)
     hub.receive(blob([], 1, bars=[bar(A, 1), bar(B, 1)]))
     client.cover([B], M1)
-    hub.wanted_bars()
+    hub.wanted()
     hub.receive(blob([], 2, bars=[bar(A, 2), bar(B, 2)]))
     seen(client)
     client.cover([A, B], M1)

@@ -71,6 +71,6 @@ def test_a_frame_has_the_shortest_header_for_its_length(size: int, header: int) 
     framed = b"".join(frame.parts)
     assert len(framed) == header + size
     assert framed[0] == 0x81
-    assert frame.text() == "[" + "1" * (size - 2) + "]"
+    assert frame.payload() == b"[" + b"1" * (size - 2) + b"]"
     length = framed[1] if header == 2 else int.from_bytes(framed[2:header], "big")
     assert length == size

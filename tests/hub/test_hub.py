@@ -6,10 +6,12 @@ import time
 
 import pytest
 
+from marketdata.statuses import Statuses
 from marketdata.types import DataType, TradingStatus
+from streaming.frame import Frame
 from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
 from streaming.selection import Frequency, Selection
-from tests.hub.market import Client, blob, make_hub, principal, quote
+from tests.hub.market import Client, blob, changes, make_hub, principal, quote
 
 A, B, C = "000001.SZ", "000002.SZ", "600000.SH"
 
@@ -68,7 +70,8 @@ def test_a_quote_and_its_price_come_in_one_frame(hub: Hub, others: int) -> None:
 def test_derived_types_have_the_quotes_own_values_and_seq(hub: Hub) -> None:
     client = Client(hub)
     client.cover([A], *DataType)
-    hub.receive(blob([quote(A, 3)], 7))
+    quotes = [quote(A, 3)]
+    hub.receive(blob(quotes, 7, happened=changes(quotes, 7)))
     pieces = {piece["type"]: piece for piece in client.wire.data}
     whole = pieces.pop("quote")
     assert set(pieces) == {"price", "volume", "orderbook", "status"}
@@ -83,13 +86,13 @@ def test_derived_types_have_the_quotes_own_values_and_seq(hub: Hub) -> None:
 def test_status_comes_only_when_it_changes(hub: Hub) -> None:
     client = Client(hub)
     client.cover([A, B], DataType.STATUS)
-    hub.receive(blob([quote(A, 1), quote(B, 1)], 1))
-    assert len(client.wire.take()) == 1
-    hub.receive(blob([quote(A, 2), quote(B, 2)], 2))
-    assert client.wire.take() == []
-    hub.receive(blob([quote(A, 3, status=TradingStatus.BREAK), quote(B, 3)], 3))
-    (message,) = client.wire.take()
-    assert [(piece["symbol"], piece["status"], piece["seq"]) for piece in message["data"]] == [(A, "break", 3)]
+    statuses = Statuses()
+    for seq, status in enumerate([TradingStatus.CONTINUOUS, TradingStatus.CONTINUOUS, TradingStatus.BREAK], 1):
+        quotes = [quote(A, seq, status=status), quote(B, seq)]
+        hub.receive(blob(quotes, seq, happened=changes(quotes, seq, statuses)))
+    first, second = client.wire.take()
+    assert [piece["symbol"] for piece in first["data"]] == [A, B]
+    assert [(piece["symbol"], piece["status"], piece["seq"]) for piece in second["data"]] == [(A, "break", 3)]
 
 
 def test_status_that_changed_while_nobody_looked_is_in_the_snapshot(hub: Hub) -> None:
@@ -108,7 +111,7 @@ def test_status_that_changed_while_nobody_looked_is_in_the_snapshot(hub: Hub) ->
 def test_what_is_newly_covered_comes_as_a_snapshot_after_the_reply(hub: Hub) -> None:
     hub.receive(blob([quote(A, 1), quote(B, 1)], 1))
     client = Client(hub)
-    client.connection.send(b'{"type":"subscribed"}')
+    client.connection.send(Frame(b'{"type":"subscribed"}'))
     client.cover([A])
     hub.receive(blob([quote(A, 2)], 2))
     reply, snapshot, live = client.wire.take()

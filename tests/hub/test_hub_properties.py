@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from marketdata.batch import Term
 from marketdata.builder import LiveBar
-from marketdata.types import KLINES, DataType, Period, Quote, TradingStatus
+from marketdata.statuses import Statuses
+from marketdata.types import KLINES, DataType, Quote, TradingStatus
 from streaming.frame import Frame
 from streaming.hub import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency, Selection
-from tests.hub.market import Client, bar, blob, make_hub, principal, quote
+from tests.hub.market import Client, bar, blob, changes, make_hub, principal, quote
 
 SYMBOLS = [f"{n:06d}.SZ" for n in range(6)]
 STATUSES = [TradingStatus.CONTINUOUS, TradingStatus.BREAK]
@@ -68,7 +69,7 @@ class Watcher:
         )
 
     def read(self, frame: Frame) -> None:
-        message = msgspec.json.decode(frame.text())
+        message = msgspec.json.decode(frame.payload())
         if message["type"] == "pong":
             assert message["id"] == self.heard + 1, "control messages out of order"
             self.heard += 1
@@ -107,6 +108,7 @@ class World:
         self.seqs: dict[str, set[int]] = {}
         """The numbers under which the newest quote of a symbol went out: more than one after a takeover."""
         self.bars: dict[str, tuple[LiveBar | None, LiveBar]] = {}
+        self.statuses = Statuses()
         self.watchers = [self._watch(number) for number in range(CLIENTS)]
 
     def _watch(self, number: int) -> Watcher:
@@ -128,10 +130,12 @@ class World:
         self.newest.update({value.symbol: (value, self.seq) for value in quotes})
         self.seqs.update({value.symbol: {self.seq} for value in quotes})
         bars = [self._bar(symbol) for symbol in sorted(symbols)]
+        changed = changes(quotes, self.seq, self.statuses)
         if fate != "lost":
             late = 2 * MERGE_AFTER if fate == "late" else 0
             said = [bar for pair in bars for bar in pair if bar is not None]
-            self.hub.receive(blob(quotes, self.seq, epoch=self.epoch, published=self.published - late, bars=said))
+            published = self.published - late
+            self.hub.receive(blob(quotes, self.seq, epoch=self.epoch, published=published, bars=said, happened=changed))
 
     def _bar(self, symbol: str) -> tuple[LiveBar | None, LiveBar]:
         """A minute has four batches; the first closes the minute before."""
@@ -144,7 +148,7 @@ class World:
 
     def answer(self) -> None:
         """The publisher hears what bars are wanted, and says how they stand."""
-        wanted = self.hub.wanted_bars().get(Period.M1, frozenset())
+        wanted = self.hub.wanted().get(DataType.KLINE_1M, frozenset())
         self.seq += 1
         pairs = [pair for symbol, pair in self.bars.items() if wanted is None or symbol in wanted]
         bars = [bar for pair in pairs for bar in pair if bar is not None]
@@ -192,7 +196,7 @@ class World:
     def say(self, number: int) -> None:
         watcher = self.watchers[number]
         watcher.said += 1
-        watcher.client.connection.send(b'{"type":"pong","id":%d}' % watcher.said)
+        watcher.client.connection.send(Frame(b'{"type":"pong","id":%d}' % watcher.said))
 
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -218,7 +222,7 @@ def test_every_client_ends_with_the_newest_of_all_it_covers(steps: list[tuple[An
         if watcher.client.wire.aborted:
             continue
         assert watcher.heard == watcher.said
-        sent = [data_type for data_type in DataType if data_type is DataType.KLINE_1M or data_type not in KLINES]
+        sent = [t for t in DataType if t is DataType.KLINE_1M or (t not in KLINES and t is not DataType.TRADE)]
         expected = {(data_type, symbol) for data_type in sent for symbol in world.newest if watcher.covers(data_type, symbol)}
         assert set(watcher.held) == expected
         for (data_type, symbol), piece in watcher.held.items():

@@ -19,6 +19,7 @@ from marketdata.terminals import keeper
 from marketdata.terminals.declare import DeclarationError
 from marketdata.types import DataType
 from streaming import runtime
+from streaming.frame import Frame
 from streaming.heartbeat import Heartbeats
 from tests.access.factory import make_key
 from tests.hub.market import Client, blob, make_hub, principal, quote
@@ -81,7 +82,7 @@ def test_heartbeats_reach_everybody_once_in_a_round_and_not_all_at_once() -> Non
     hub.receive(blob([quote(A, 1)], 7, epoch=3))
     clients = [Client(hub, str(n)) for n in range(50)]
     for client in clients:
-        client.connection.send(b'{"type":"connected"}')
+        client.connection.send(Frame(b'{"type":"connected"}'))
     beats = Heartbeats(hub)
     beats.beat(0)
     first = sum(len(client.wire.messages) > 1 for client in clients)
@@ -98,7 +99,7 @@ def test_a_heartbeat_goes_neither_before_the_greeting_nor_to_who_is_behind() -> 
     hub = make_hub()
     fresh, behind = Client(hub), Client(hub, "behind")
     behind.cover([A], DataType.QUOTE)
-    behind.connection.send(b'{"type":"connected"}')
+    behind.connection.send(Frame(b'{"type":"connected"}'))
     behind.wire.stop()
     hub.receive(blob([quote(A, 1)], 1))
     beats = Heartbeats(hub)
@@ -114,7 +115,7 @@ def test_everybody_is_told_at_once_and_once_when_the_data_turns_stale_or_fresh()
     beats = Heartbeats(hub)
     clients = [Client(hub, str(n)) for n in range(50)]
     for client in clients:
-        client.connection.send(b'{"type":"connected"}')
+        client.connection.send(Frame(b'{"type":"connected"}'))
 
     def told() -> list[list[bool]]:
         return [[message["stale"] for message in client.wire.take() if message["type"] == "heartbeat"] for client in clients]

@@ -8,7 +8,8 @@ import pytest
 
 from argus.config import config
 from marketdata.batch import Term
-from marketdata.types import DataType, TradingStatus
+from marketdata.types import DataType
+from streaming.frame import Frame
 from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
 from streaming.selection import Frequency
 from tests.hub.market import Client, bar, blob, make_hub, quote
@@ -99,14 +100,18 @@ def test_a_symbol_of_a_feed_that_is_no_more_begins_anew_with_another(hub: Hub) -
     client.cover([A], DataType.QUOTE, DataType.STATUS)
     client.wire.take()
     hub.forget("first")
-    hub.receive(blob([quote(A, 1, status=TradingStatus.CONTINUOUS)], 2, feed="second", epoch=3))
+    hub.receive(blob([quote(A, 1)], 2, feed="second", epoch=3))
     (message,) = client.wire.take()
-    assert (message["feed"], sorted(piece["type"] for piece in message["data"])) == ("second", ["quote", "status"])
+    assert (message["feed"], [piece["type"] for piece in message["data"]]) == ("second", ["quote"])
+    hub.cover(client.connection, {})
+    client.cover([A], DataType.STATUS)
+    (message,) = client.wire.take()
+    assert (message["feed"], [piece["status"] for piece in message["data"]]) == ("second", ["continuous"])
 
 
 def test_a_feed_of_an_old_name_is_a_new_feed(hub: Hub) -> None:
     client = Client(hub)
-    client.connection.send(b'{"type":"connected"}')
+    client.connection.send(Frame(b'{"type":"connected"}'))
     client.cover([A])
     client.wire.take()
     hub.forget("first")

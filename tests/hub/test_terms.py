@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from marketdata.batch import Term
 from marketdata.types import KLINES, DataType
+from streaming.frame import Frame
 from streaming.hub import MERGE_AFTER, Hub
 from streaming.selection import Frequency
 from tests.hub.market import Client, bar, blob, make_hub, quote
@@ -31,7 +32,7 @@ def hub() -> Hub:
 @pytest.fixture
 def client(hub: Hub) -> Client:
     client = Client(hub)
-    client.connection.send(GREETING)
+    client.connection.send(Frame(GREETING))
     client.cover([A, B, C])
     client.wire.take()
     return client
@@ -94,7 +95,7 @@ def test_what_the_predecessor_still_sends_is_refused(hub: Hub, client: Client) -
 
 def test_every_client_is_told_once_whatever_it_covers(hub: Hub, client: Client) -> None:
     idle, ungreeted = Client(hub, "idle"), Client(hub, "ungreeted")
-    idle.connection.send(GREETING)
+    idle.connection.send(Frame(GREETING))
     take_over(hub)
     hub.receive(blob([quote(A, 5)], 4, epoch=2))
     assert len(told(client)) == len(told(idle)) == 1
@@ -118,7 +119,7 @@ def test_what_the_publisher_could_not_recover_is_said_with_its_reason(hub: Hub, 
 def test_the_first_epoch_here_is_not_told() -> None:
     hub = make_hub()
     client = Client(hub)
-    client.connection.send(GREETING)
+    client.connection.send(Frame(GREETING))
     hub.receive(blob([], 1))
     hub.receive(blob([quote(A, 1)], 2, term=Term(0, 0, recovered=False, reason="first_term")))
     assert told(client) == []
@@ -220,7 +221,7 @@ def test_a_hub_that_is_not_given_every_message_calls_none_missed() -> None:
     """That of a replay: what was recorded has no term and no empty messages."""
     hub = make_hub()
     client = Client(hub)
-    client.connection.send(GREETING)
+    client.connection.send(Frame(GREETING))
     for epoch in (1, 2):
         for seq in (3, 7):
             hub.receive(blob([quote(A, seq)], seq, epoch=epoch))
@@ -233,7 +234,7 @@ def test_recovered_is_said_where_and_only_where_everything_came(comes: list[bool
     hub = make_hub()
     hub.on_gap = lambda feed, epoch, seq: None
     client = Client(hub)
-    client.connection.send(GREETING)
+    client.connection.send(Frame(GREETING))
     client.cover(None)
     hub.receive(blob([quote(A, 1)], 1))
     first = [blob([quote(A, n)], n) for n in range(2, 6)]

@@ -21,7 +21,7 @@ from argus.access.models import APIKey, Plan
 from argus.access.principal import DATA_TYPES
 from argus.asgi import application
 from marketdata import klines
-from marketdata.batch import Batch, Term, encode
+from marketdata.batch import Batch, Events, Term, encode
 from marketdata.builder import LiveBar
 from marketdata.publish import MESSAGE_TYPE, group_name
 from marketdata.types import Quote
@@ -57,10 +57,13 @@ class Feed:
         self.epoch = 1
         self.seq = 0
 
-    async def publish(self, *quotes: Quote, bars: Iterable[LiveBar] = (), term: Term | None = None) -> None:
+    async def publish(
+        self, *quotes: Quote, bars: Iterable[LiveBar] = (), term: Term | None = None, events: Events | None = None
+    ) -> None:
         """One message into the feed's group."""
         self.seq += 1
         tail = b',"seq":%d}' % self.seq
+        forming, closed = klines.numbered(klines.group(bars), tail)
         batch = Batch(
             feed="main",
             epoch=self.epoch,
@@ -72,8 +75,9 @@ class Feed:
             snapshot=False,
             symbols=[quote.symbol for quote in quotes],
             fragments=[msgspec.json.encode(quote)[:-1] + tail for quote in quotes],
-            bars=klines.numbered(klines.group(bars), tail),
+            bars=forming,
             term=term,
+            events=closed | dict(events or {}),
         )
         layer: Any = get_channel_layer()
         await layer.group_send(group_name("main"), {"type": MESSAGE_TYPE, "blob": encode(batch)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import msgspec
 import pytest
@@ -10,15 +11,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from argus.errors import BAD_JSON, INVALID_ARGUMENT, NOT_TEXT, UNKNOWN_ACTION, Problem
+from marketdata.types import DataType
 from streaming import protocol
-from streaming.protocol import Ping, Resume, Subscribe, Unreadable, encode_error, parse
+from streaming.codecs import DEFLATED, JSON, MSGPACK, Head
+from streaming.parsing import parse
+from streaming.protocol import Failure, Ping, Resume, Subscribe, Unreadable
 from streaming.selection import Frequency
 
 
 def refused(text: str | bytes) -> dict[str, object]:
     message = parse(text)
     assert isinstance(message, Unreadable)
-    return json.loads(encode_error(message.error, message.id))
+    return json.loads(JSON.text(Failure(message.error, message.id)))
 
 
 def test_a_subscribe_carries_its_defaults() -> None:
@@ -123,7 +127,7 @@ messages = st.dictionaries(names | st.text(max_size=8), words | st.lists(words, 
 def test_whatever_arrives_becomes_an_action_or_an_error_that_can_be_sent(data: str | bytes) -> None:
     message = parse(data)
     if isinstance(message, Unreadable):
-        json.loads(encode_error(message.error, message.id))
+        json.loads(JSON.text(Failure(message.error, message.id)))
 
 
 @given(messages)
@@ -134,13 +138,44 @@ def test_an_id_that_can_be_read_is_echoed_in_the_error(fields: dict[str, object]
 
 
 def test_a_data_message_is_its_head_and_fragments() -> None:
-    head = protocol.data_head("main", 7, 1842, snapshot=True)
-    assert json.loads(head + b'{"symbol":"600000.SH"}]}') == {
+    pieces = [b'{"symbol":"600000.SH","price":10.5}', b'{"symbol":"000001.SZ","price":null}']
+    expected = {
         "type": "data",
         "feed": "main",
-        "epoch": 7,
+        "epoch": 1_700_000_000_000,
         "seq": 1842,
         "snapshot": True,
-        "data": [{"symbol": "600000.SH"}],
+        "data": [{"symbol": "600000.SH", "price": 10.5}, {"symbol": "000001.SZ", "price": None}],
     }
-    assert b"snapshot" not in protocol.data_head("main", 7, 1842)
+    head = Head("main", 1_700_000_000_000, 1842, snapshot=True)
+    assert json.loads(JSON.frame(JSON.head(head), pieces).payload()) == expected
+    assert b"snapshot" not in JSON.head(Head("main", 7, 1842))
+    packed = [MSGPACK.fragment(DataType.PRICE, piece) or b"" for piece in pieces]
+    assert msgspec.msgpack.decode(MSGPACK.frame(MSGPACK.head(head), packed).payload()) == expected
+    assert json.loads(DEFLATED.frame(DEFLATED.head(head), pieces).payload()) == expected
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 100, 70_000])
+def test_a_frame_of_any_number_of_fragments_can_be_read_in_every_codec(count: int) -> None:
+    pieces = [b'{"type":"price","symbol":"%d"}' % number for number in range(count)]
+    expected = [json.loads(piece) for piece in pieces]
+    for codec in (JSON, MSGPACK, DEFLATED):
+        frame = codec.frame(codec.head(Head("main", 7, 8)), [codec.fragment(DataType.PRICE, piece) or b"" for piece in pieces])
+        payload = frame.payload()
+        if codec is MSGPACK:
+            message = msgspec.msgpack.decode(payload)
+        else:
+            message = json.loads(zlib.decompress(payload) if frame.binary else payload)
+        assert (message["data"], frame.count) == (expected, count)
+
+
+def test_an_action_is_read_from_messagepack_where_that_is_spoken() -> None:
+    action = {"action": "subscribe", "id": 7, "symbols": ["000001.SZ"]}
+    packed = msgspec.msgpack.encode(action)
+    assert parse(packed, packed=True) == parse(json.dumps(action)) == Subscribe(id=7, symbols=["000001.SZ"])
+    assert isinstance(parse(packed), Unreadable)
+
+
+@given(st.binary(max_size=60))
+def test_no_binary_message_raises(data: bytes) -> None:
+    parse(data, packed=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
@@ -19,6 +19,10 @@ COMMANDS = {
     "uvicorn": ("manage.py", "serve", "--server", "uvicorn", "--port"),
     "daphne": ("-m", "daphne", "argus.asgi:application", "-b", "127.0.0.1", "-p"),
 }
+
+
+PLACES = 20
+"""Connections that one address may have."""
 
 
 class Running(NamedTuple):
@@ -36,6 +40,7 @@ class Running(NamedTuple):
 @pytest.fixture(scope="module", params=COMMANDS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = {"ARGUS_SEND_TIMEOUT": "1", "ARGUS_AUTH_TIMEOUT": "2", "ARGUS_HEARTBEAT_INTERVAL": "0.5"}
+    settings["ARGUS_CONNECTIONS_PER_ADDRESS"] = str(PLACES)
     service = Service(tmp_path_factory.mktemp(request.param), **settings)
     service.manage("migrate", "-v0")
     key = service.manage("create_key", "test").strip().splitlines()[-1]
@@ -107,6 +112,20 @@ def test_who_may_not_come_in_is_told_why(running: Running, path: str, key: str |
     with running.connect(path, key) as client:
         assert receive(client, "error")["name"] == name
         assert close_code(client) == code
+
+
+def test_a_handshake_that_is_refused_gets_its_http_answer(running: Running) -> None:
+    with pytest.raises(InvalidStatus) as elsewhere:
+        running.connect("/ws/elsewhere")
+    assert elsewhere.value.response.status_code == 404
+    with contextlib.ExitStack() as clients:
+        with pytest.raises(InvalidStatus) as refused:
+            for _ in range(PLACES + 1):
+                clients.enter_context(running.connect())
+        response = refused.value.response
+        assert response.body is not None
+        assert (response.status_code, json.loads(response.body)["name"]) == (429, "address_limit")
+        assert response.headers["content-type"] == "application/problem+json"
 
 
 def test_a_ticket_opens_a_connection(running: Running) -> None:

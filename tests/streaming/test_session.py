@@ -11,6 +11,8 @@ import pytest
 from argus.errors import AUTH_TIMEOUT, KEY_INVALID, NOT_AUTHENTICATED, ArgusError
 from marketdata.types import DataType
 from marketdata.universe import Resolution, Universe, resolve
+from streaming.codecs import JSON
+from streaming.filters import Filter, QuoteField
 from streaming.selection import Frequency, Selection
 from streaming.session import MAX_REFUSED, Authenticate, Close, Cover, Effect, Reply, Session
 from streaming.subscriptions import MAX_NAMED, MAX_REJECTED, MAX_SUBSCRIPTIONS, MAX_SYMBOLS_PER_MESSAGE
@@ -42,7 +44,7 @@ class Client:
         for effect in effects:
             if isinstance(effect, Cover):
                 self.covered = dict(effect.selections)
-        return [json.loads(effect.message) for effect in effects if isinstance(effect, Reply)]
+        return [json.loads(JSON.text(effect.message)) for effect in effects if isinstance(effect, Reply)]
 
     def ask(self, action: str, **fields: Any) -> dict[str, Any]:
         """Send one action; its one answer."""
@@ -231,11 +233,80 @@ def test_subscriptions_stand_beside_each_other() -> None:
     }
 
 
-def test_filters_are_not_supported_yet() -> None:
+# Filters
+
+
+def test_a_filter_is_served_and_shown() -> None:
     client = Client()
-    answer = client.ask("subscribe", symbols=["600000.SH"], filters={"min_price": 100})
-    assert (answer["name"], answer["parameter"]) == ("not_supported", "filters")
-    assert client.state() == {}
+    answer = client.ask("subscribe", symbols=["*"], filters={"min_price": 100, "only_changed": ["volume", "price"]})
+    assert answer["subscriptions"]["main"]["filters"] == {"min_price": 100.0, "only_changed": ["price", "volume"]}
+    chosen = Filter(min_price=100, only_changed=(QuoteField.PRICE, QuoteField.VOLUME))
+    assert client.covered["main"].filter == chosen
+    client.ask("subscribe", subscription="all", symbols=["600000.SH"], filters=None)
+    assert client.covered["all"].filter is None
+    assert "filters" not in client.state()["all"]
+
+
+def test_subscribing_again_keeps_the_filter_and_does_not_change_it() -> None:
+    client = Client()
+    client.ask("subscribe", symbols=["600000.SH"], filters={"min_price": 100})
+    for filters in ({"min_price": 101}, {"min_price": 100, "max_price": 200}, None):
+        answer = client.ask("subscribe", symbols=["600519.SH"], filters=filters)
+        assert (answer["name"], answer["parameter"]) == ("invalid_argument", "filters")
+    assert client.ask("subscribe", symbols=["600519.SH"], filters={"min_price": 100})["type"] == "subscribed"
+    assert client.ask("subscribe", symbols=["000001.SZ"])["type"] == "subscribed"
+    assert client.covered["main"].filter == Filter(min_price=100)
+    assert client.ask("subscribe", subscription="x", symbols=["600519.SH"])["type"] == "subscribed"
+    assert client.ask("subscribe", subscription="x", symbols=["600519.SH"], filters={"min_price": 1})["parameter"] == "filters"
+
+
+def test_an_update_replaces_the_whole_filter_and_null_takes_it_away() -> None:
+    client = Client()
+    client.ask("subscribe", symbols=["600000.SH"], filters={"min_price": 100, "min_volume": 5})
+    client.ask("update", update_frequency="1s")
+    assert client.covered["main"].filter == Filter(min_price=100, min_volume=5)
+    client.ask("update", filters={"max_price": 7})
+    assert client.covered["main"].filter == Filter(max_price=7)
+    assert "filters" not in client.ask("update", filters=None)["subscriptions"]["main"]
+    assert client.covered["main"] == selection("600000.SH", frequency=Frequency.S1)
+
+
+@pytest.mark.parametrize("data_type", ["status", "kline:1m", "kline:1d", "trade"])
+def test_a_filter_goes_with_quotes_and_their_parts_alone(data_type: str) -> None:
+    client = Client()
+    filters = {"min_change_pct": 5}
+    parts = ["quote", "price", "volume", "orderbook"]
+    answer = client.ask("subscribe", symbols=["600000.SH"], data_types=["quote", data_type], filters=filters)
+    assert (answer["name"], answer["parameter"], answer["allowed"]) == ("invalid_argument", "filters", parts)
+    assert client.ask("subscribe", symbols=["600000.SH"], data_types=parts, filters=filters)["type"] == "subscribed"
+    assert client.ask("update", data_types=[data_type])["parameter"] == "filters"
+    client.ask("update", data_types=[data_type], filters=None)
+    assert client.ask("update", filters=filters)["parameter"] == "filters"
+    assert client.covered == {"main": selection("600000.SH", types=(data_type,))}
+
+
+@pytest.mark.parametrize("action", ["subscribe", "update"])
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"min_price": None},
+        {"min_price": "100"},
+        {"min_price": 2, "max_price": 1},
+        {"min_change_pct": -1},
+        {"only_changed": []},
+        {"only_changed": ["status"]},
+        {"price": 5},
+        [],
+        True,
+    ],
+)
+def test_a_filter_that_means_nothing_is_refused(action: str, filters: Any) -> None:
+    client = Client()
+    client.ask("subscribe", symbols=["600000.SH"])
+    answer = client.ask(action, symbols=["600519.SH"], filters=filters)
+    assert (answer["name"], answer["parameter"]) == ("invalid_argument", "filters")
+    assert client.covered == {"main": selection("600000.SH")}
 
 
 # Limits

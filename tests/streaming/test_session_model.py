@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from marketdata.universe import Universe, resolve
+from streaming.codecs import JSON
+from streaming.filters import FILTERED, Filter
+from streaming.protocol import Pong
 from streaming.session import Cover, Reply, Session
 from tests.streaming.principals import principal
 
@@ -23,76 +27,100 @@ GROUPS = {
     "market:SH": {"600000.SH", "600519.SH"},
 }
 LIMIT = 4
-ALLOWED = {"quote", "price"}
+ALLOWED = {"quote", "price", "status"}
 
 good_words = st.sampled_from([*SYMBOLS, *GROUPS])
 any_words = st.lists(good_words | st.sampled_from(["999999.SH", "nonsense", "sector:none", "000001"]), max_size=5)
 names = st.sampled_from(["main", "x", "y"])
-types = st.none() | st.lists(st.sampled_from(["quote", "price", "orderbook"]), max_size=3)
+types = st.none() | st.lists(st.sampled_from(["quote", "price", "status", "orderbook"]), max_size=3)
 frequencies = st.sampled_from([None, "realtime", "1s"])
+LEAVE_OUT = "leave it out"
+GOOD_FILTERS = [None, {"min_price": 5.0}, {"min_price": 5.0, "max_price": 7.5}, {"only_changed": ["price", "volume"]}]
+filters = st.sampled_from([LEAVE_OUT, LEAVE_OUT, *GOOD_FILTERS, {"max_price": 1.0, "min_price": 2.0}, {}])
+
+Entry = tuple[set[str], set[str], str, dict[str, Any] | None]
+Model = dict[str, Entry]
 
 
 def members(words: set[str]) -> set[str]:
     return set().union(*(GROUPS.get(word, {word}) for word in words)) if words else set()
 
 
+def possible(terms: list[Any]) -> bool:
+    """Whether a subscription may have these data types (with this frequency) and filters."""
+    types, _, filters = terms
+    return bool(types) and types <= ALLOWED and filters in GOOD_FILTERS and (filters is None or types <= {*FILTERED})
+
+
 class SessionAgainstModel(RuleBasedStateMachine):
-    """``model``: name -> (words, data types, frequency)."""
+    """``model``: name -> (words, data types, frequency, filters)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.session = Session(lambda words: resolve(words, UNIVERSE), lambda: 0)
         self.session.accept(principal(symbols=LIMIT, data_types=tuple(ALLOWED)), id=None, quota=None)
-        self.model: dict[str, tuple[set[str], set[str], str]] = {}
+        self.model: Model = {}
         self.covered: dict[str, Any] = {}
 
     def ask(self, action: str, **fields: Any) -> dict[str, Any]:
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None or name == "filters"}
+        if given.get("filters") == LEAVE_OUT:
+            del given["filters"]
         effects = self.session.receive(json.dumps({"action": action, **given}))
-        (message,) = [json.loads(effect.message) for effect in effects if isinstance(effect, Reply)]
+        (message,) = [json.loads(JSON.text(effect.message)) for effect in effects if isinstance(effect, Reply)]
         covers = [effect for effect in effects if isinstance(effect, Cover)]
         assert bool(covers) == (message["type"] != "error")
         for cover in covers:
             self.covered = dict(cover.selections)
         return message
 
-    def expect(self, message: dict[str, Any], after: dict[str, tuple[set[str], set[str], str]] | None) -> None:
+    def expect(self, message: dict[str, Any], after: Model | None) -> None:
         """The session took the request exactly where the model does."""
         assert (message["type"] != "error") == (after is not None), message
         if after is not None:
             self.model = after
 
-    def allowed(self, name: str, entry: tuple[set[str], set[str], str]) -> dict[str, tuple[set[str], set[str], str]] | None:
+    def allowed(self, name: str, entry: Entry) -> Model | None:
         """The model with the entry in it, if the plan allows that."""
         after = {**self.model, name: entry}
-        before, total = (len(members(set().union(*(words for words, _, _ in m.values())))) for m in (self.model, after))
+        before, total = (len(members(set().union(*(words for words, *_ in m.values())))) for m in (self.model, after))
         return after if total <= LIMIT or total <= before else None
 
-    @rule(name=names, words=any_words, types=types, frequency=frequencies)
-    def subscribe(self, name: str, words: list[str], types: list[str] | None, frequency: str | None) -> None:
-        message = self.ask("subscribe", subscription=name, symbols=words, data_types=types, update_frequency=frequency)
+    @rule(name=names, words=any_words, types=types, frequency=frequencies, filters=filters)
+    def subscribe(self, name: str, words: list[str], types: list[str] | None, frequency: str | None, filters: Any) -> None:
+        message = self.ask(
+            "subscribe", subscription=name, symbols=words, data_types=types, update_frequency=frequency, filters=filters
+        )
         taken = {word for word in words if word in SYMBOLS or word in GROUPS}
-        old_words, old_types, old_frequency = self.model.get(name, (set(), None, None))
-        new_types = set(types) if types is not None else old_types or {"quote"}
-        new_frequency = frequency or old_frequency or "realtime"
-        same_terms = name not in self.model or (new_types, new_frequency) == (old_types, old_frequency)
-        if not taken or not new_types or not new_types <= ALLOWED or not same_terms:
+        old_words, *old_terms = self.model.get(name, (set(), {"quote"}, "realtime", None))
+        terms = [
+            set(types) if types is not None else old_terms[0],
+            frequency or old_terms[1],
+            old_terms[2] if filters == LEAVE_OUT else filters,
+        ]
+        same_terms = name not in self.model or terms == old_terms
+        if not taken or not possible(terms) or not same_terms:
             self.expect(message, None)
         else:
-            self.expect(message, self.allowed(name, (old_words | taken, new_types, new_frequency)))
+            self.expect(message, self.allowed(name, (old_words | taken, *terms)))
 
-    @rule(name=names, words=st.none() | any_words, types=types, frequency=frequencies)
-    def update(self, name: str, words: list[str] | None, types: list[str] | None, frequency: str | None) -> None:
-        message = self.ask("update", subscription=name, symbols=words, data_types=types, update_frequency=frequency)
+    @rule(name=names, words=st.none() | any_words, types=types, frequency=frequencies, filters=filters)
+    def update(self, name: str, words: list[str] | None, types: list[str] | None, frequency: str | None, filters: Any) -> None:
+        message = self.ask(
+            "update", subscription=name, symbols=words, data_types=types, update_frequency=frequency, filters=filters
+        )
         taken = {word for word in words or () if word in SYMBOLS or word in GROUPS}
-        nothing = words is None and types is None and frequency is None
-        wrong_types = types is not None and (not types or not set(types) <= ALLOWED)
-        if name not in self.model or nothing or (words is not None and not taken) or wrong_types:
+        nothing = words is None and types is None and frequency is None and filters == LEAVE_OUT
+        if name not in self.model or nothing or (words is not None and not taken):
             self.expect(message, None)
-        else:
-            old_words, old_types, old_frequency = self.model[name]
-            entry = (taken or old_words, set(types) if types else old_types, frequency or old_frequency)
-            self.expect(message, self.allowed(name, entry))
+            return
+        old_words, old_types, old_frequency, old_filters = self.model[name]
+        terms = [
+            set(types) if types is not None else old_types,
+            frequency or old_frequency,
+            old_filters if filters == LEAVE_OUT else filters,
+        ]
+        self.expect(message, self.allowed(name, (taken or old_words, *terms)) if possible(terms) else None)
 
     @rule(name=names, words=st.none() | any_words)
     def unsubscribe(self, name: str, words: list[str] | None) -> None:
@@ -100,30 +128,39 @@ class SessionAgainstModel(RuleBasedStateMachine):
         if name not in self.model or (words is not None and not self.model[name][0] & set(words)):
             self.expect(message, None)
             return
-        old_words, old_types, old_frequency = self.model[name]
+        old_words, *terms = self.model[name]
         left = old_words - set(words) if words is not None else set()
         rest = {key: value for key, value in self.model.items() if key != name}
-        self.expect(message, {**rest, name: (left, old_types, old_frequency)} if left else rest)
+        self.expect(message, {**rest, name: (left, *terms)} if left else rest)
 
     @rule()
     def ping(self) -> None:
-        assert json.loads(self.session.receive('{"action":"ping"}')[0].message)["type"] == "pong"  # type: ignore[union-attr]
+        (effect,) = self.session.receive('{"action":"ping"}')
+        assert isinstance(effect, Reply)
+        assert isinstance(effect.message, Pong)
 
     @invariant()
     def the_full_state_is_the_models(self) -> None:
         (effect,) = self.session.receive('{"action":"subscriptions"}')
         assert isinstance(effect, Reply)
         shown = {
-            name: (set(entry["symbols"]), set(entry["data_types"]), entry["update_frequency"], entry["count"])
-            for name, entry in json.loads(effect.message)["subscriptions"].items()
+            name: (
+                set(entry["symbols"]),
+                set(entry["data_types"]),
+                entry["update_frequency"],
+                entry.get("filters"),
+                entry["count"],
+            )
+            for name, entry in json.loads(JSON.text(effect.message))["subscriptions"].items()
         }
         assert shown == {name: (*entry, len(members(entry[0]))) for name, entry in self.model.items()}
 
     @invariant()
     def what_is_covered_is_the_models(self) -> None:
-        assert {name: (item.symbols, set(item.data_types), item.frequency) for name, item in self.covered.items()} == {
-            name: (None if "*" in words else members(words), types, frequency)
-            for name, (words, types, frequency) in self.model.items()
+        covered = {name: (item.symbols, set(item.data_types), item.frequency, item.filter) for name, item in self.covered.items()}
+        assert covered == {
+            name: (None if "*" in words else members(words), types, frequency, filters and msgspec.convert(filters, Filter))
+            for name, (words, types, frequency, filters) in self.model.items()
         }
 
 
@@ -139,7 +176,12 @@ fields = st.fixed_dictionaries(
         "symbols": any_words | st.lists(st.text() | st.integers(), max_size=3) | st.text() | st.none(),
         "data_types": types | st.text(),
         "update_frequency": frequencies | st.integers(),
-        "filters": st.none() | st.dictionaries(st.text(), st.integers(), max_size=2),
+        "filters": st.none()
+        | st.dictionaries(
+            st.sampled_from(["min_price", "max_price", "min_volume", "only_changed"]) | st.text(),
+            st.integers() | types,
+            max_size=2,
+        ),
         "key": st.text(max_size=3),
         "more": st.none(),
     },
@@ -155,7 +197,7 @@ def test_every_message_has_an_effect_and_a_refused_one_changes_nothing(messages:
         before = session.book
         effects = session.receive(message)
         assert effects
-        replies = [json.loads(effect.message) for effect in effects if isinstance(effect, Reply)]
+        replies = [json.loads(JSON.text(effect.message)) for effect in effects if isinstance(effect, Reply)]
         if any(reply["type"] == "error" for reply in replies):
             assert session.book is before
             assert not any(isinstance(effect, Cover) for effect in effects)
