@@ -1,4 +1,4 @@
-"""What a connection receives: the union of its selections, with each (data type, symbol) at its fastest frequency."""
+"""What a connection receives: the union of its selections, each (data type, symbol) at its fastest frequency for each filter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from marketdata.types import DataType
+from streaming.filters import Filter
 from streaming.selection import Frequency, Selection
 
 
@@ -22,13 +23,17 @@ class Symbols(NamedTuple):
         """Those of ``symbols`` that are in here. Fast where ``symbols`` is a set or the keys of a dictionary."""
         if self.names is None:
             return set(symbols) - self.but
+        if isinstance(symbols, set):
+            return symbols & self.names
         if len(self.names) < len(symbols):
             return {symbol for symbol in self.names if symbol in symbols}
         return {symbol for symbol in symbols if symbol in self.names}
 
 
 Coverage = Mapping[DataType, Symbols]
-"""What is covered at one frequency."""
+"""What is covered at one frequency, through one filter."""
+
+Pace = tuple[Frequency, Filter | None]
 
 
 class Changes:
@@ -48,26 +53,48 @@ class Changes:
         return symbols.among(changed)
 
 
-def cover(selections: Iterable[Selection]) -> dict[Frequency, dict[DataType, Symbols]]:
-    """Each (data type, symbol) of the selections once, at its fastest frequency."""
+def cover(selections: Iterable[Selection]) -> dict[Pace, dict[DataType, Symbols]]:
+    """Each (data type, symbol) of the selections once, at its fastest frequency; and once more for each filter that brings it
+    faster than it comes unfiltered."""
     chosen = list(selections)
-    result: dict[Frequency, dict[DataType, Symbols]] = {}
+    filters = dict.fromkeys(selection.filter for selection in chosen if selection.filter is not None)
+    result: dict[Pace, dict[DataType, Symbols]] = {}
     for data_type in DataType:
-        taken: frozenset[str] = frozenset()
-        for frequency in Frequency:
-            wanted = [s.symbols for s in chosen if s.frequency is frequency and data_type in s.data_types]
-            if not wanted:
-                continue
-            if any(symbols is None for symbols in wanted):
-                result.setdefault(frequency, {})[data_type] = Symbols(None, taken)
-                break
-            names = _union([symbols for symbols in wanted if symbols is not None])
-            if taken:
-                names -= taken
-            if names:
-                result.setdefault(frequency, {})[data_type] = Symbols(names)
-                taken = taken | names if taken else names
+        wanted = [selection for selection in chosen if data_type in selection.data_types]
+        if not wanted:
+            continue
+        unfiltered = _fastest([selection for selection in wanted if selection.filter is None], {})
+        for frequency, symbols in unfiltered.items():
+            result.setdefault((frequency, None), {})[data_type] = symbols
+        for filter in filters:
+            for frequency, symbols in _fastest([s for s in wanted if s.filter == filter], unfiltered).items():
+                result.setdefault((frequency, filter), {})[data_type] = symbols
     return result
+
+
+def _fastest(selections: list[Selection], others: Mapping[Frequency, Symbols]) -> dict[Frequency, Symbols]:
+    """The symbols of each frequency that neither a faster selection has, nor the others at the same or a faster one."""
+    found: dict[Frequency, Symbols] = {}
+    taken: frozenset[str] = frozenset()
+    for frequency in Frequency:
+        if other := others.get(frequency):
+            if other.names is None:
+                # With what is taken already, it is all that there is.
+                break
+            taken |= other.names
+        wanted = [selection.symbols for selection in selections if selection.frequency is frequency]
+        if not wanted:
+            continue
+        if any(symbols is None for symbols in wanted):
+            found[frequency] = Symbols(None, taken)
+            break
+        names = _union([symbols for symbols in wanted if symbols is not None])
+        if taken:
+            names -= taken
+        if names:
+            found[frequency] = Symbols(names)
+            taken = taken | names if taken else names
+    return found
 
 
 def _union(sets: list[frozenset[str]]) -> frozenset[str]:

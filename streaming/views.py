@@ -8,12 +8,13 @@ from typing import Protocol, cast
 
 from marketdata.types import DataType
 from streaming.codecs import Codec
-from streaming.coverage import Coverage, Symbols
+from streaming.coverage import Coverage, Pace, Symbols
+from streaming.filters import Filter
 from streaming.frame import Frame
 from streaming.rows import Getter, Row, Rows, Tables
 from streaming.selection import Frequency
 
-ViewKey = tuple[int, Codec, Frequency, frozenset[tuple[DataType, Symbols]]]
+ViewKey = tuple[int, Codec, Frequency, Filter | None, frozenset[tuple[DataType, Symbols]]]
 
 
 PURE_EVENTS = frozenset({DataType.STATUS, DataType.TRADE})
@@ -26,19 +27,20 @@ class Receiver(Protocol):
     def deliver(self, frame: Frame) -> bool: ...
 
 
-def view_key(priority: int, codec: Codec, frequency: Frequency, coverage: Coverage) -> ViewKey:
+def view_key(priority: int, codec: Codec, pace: Pace, coverage: Coverage) -> ViewKey:
     """What makes two connections' views the same."""
-    return priority, codec, frequency, frozenset(coverage.items())
+    return priority, codec, *pace, frozenset(coverage.items())
 
 
 class View:
-    """The connections with one coverage at one frequency, one priority and one codec. ``changed`` waits for the next tick."""
+    """The connections with one coverage at one frequency, one filter, one priority and one codec. ``changed`` waits for the next
+    tick."""
 
-    __slots__ = ("_getters", "changed", "codec", "coverage", "frequency", "key", "priority", "receivers")
+    __slots__ = ("_getters", "changed", "codec", "coverage", "filter", "frequency", "key", "priority", "receivers")
 
     def __init__(self, key: ViewKey) -> None:
         self.key = key
-        self.priority, self.codec, self.frequency, items = key
+        self.priority, self.codec, self.frequency, self.filter, items = key
         self.coverage: Coverage = dict(items)
         self.receivers: dict[Receiver, None] = {}
         self.changed: dict[DataType, set[str]] = {}
@@ -78,7 +80,7 @@ class View:
                     pieces = [*pieces, *picked] if pieces else picked
         return cast(Sequence[bytes], pieces)
 
-    def note(self, tables: Tables) -> None:
+    def note(self, tables: Mapping[DataType, Collection[str]]) -> None:
         """Remember for the next tick what changed."""
         for data_type, symbols in self.coverage.items():
             table = tables.get(data_type)
@@ -92,6 +94,10 @@ class Index:
     def __init__(self) -> None:
         self._named: dict[DataType, dict[str, set[View]]] = {}
         self._whole: dict[DataType, set[View]] = {}
+
+    def __len__(self) -> int:
+        """The symbols that are named, of the data type of which there are most."""
+        return max(map(len, self._named.values()), default=0)
 
     def add(self, view: View) -> None:
         """Find the view from now on."""
