@@ -18,6 +18,7 @@ django_application: Any = get_asgi_application()
 
 from argus.requestid import Application, Receive, RequestIds, Scope, Send
 from marketdata.api import history_route, route
+from marketdata.compat import alpaca_rest, massive_rest, udf
 from monitoring.health import health
 from monitoring.metrics import metrics
 from streaming import routing, runtime
@@ -37,6 +38,9 @@ ROUTES: dict[str, Application] = {
 }
 """Path -> who answers it ahead of Django."""
 
+ROOMS: dict[str, Application] = {**alpaca_rest.ROUTES, **massive_rest.ROUTES, **udf.ROUTES}
+"""Beginning of a path -> who answers what is under it: the addresses of other vendors' clients."""
+
 
 _running: asyncio.AbstractEventLoop | None = None
 """The event loop whose runtime is known to have been started."""
@@ -55,10 +59,14 @@ async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         _running = loop
     if scope["type"] == "websocket":
         await routing.application(scope, receive, send)
-    elif plain := ROUTES.get(scope["path"]):
+    elif plain := ROUTES.get(scope["path"]) or _room(scope["path"]):
         await plain(scope, receive, send)
     else:
         await django_application(scope, receive, send)
+
+
+def _room(path: str) -> Application | None:
+    return next((application for beginning, application in ROOMS.items() if path.startswith(beginning)), None)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
@@ -26,6 +26,9 @@ REMEMBERED = 1024
 
 Headers = Iterable[tuple[bytes, bytes]]
 """As ASGI has them: names in lower case."""
+
+Problems = Callable[[Scope, Send, ArgusError, Headers], Awaitable[None]]
+"""How an error is told to the client: ``answer_problem``, or as another vendor's clients expect it."""
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -81,7 +84,7 @@ async def answer_json(scope: Scope, send: Send, status: int, value: Any, headers
 
 async def answer_problem(scope: Scope, send: Send, error: ArgusError, headers: Headers = ()) -> None:
     """Send an error as an RFC 9457 problem document, in the language that the caller accepts."""
-    with override(_language(headers_of(scope).get("accept-language", ""))):
+    with override(language_of(headers_of(scope).get("accept-language", ""))):
         body = msgspec.json.encode(error.document(requestid.current()))
     await answer(scope, send, error.problem.status, body, PROBLEM, [*headers, *problem_headers(error)])
 
@@ -109,7 +112,8 @@ def problem_headers(error: ArgusError) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def _language(accept: str) -> str:
+def language_of(accept: str) -> str:
+    """The language of ours that an ``Accept-Language`` likes best."""
     for language, _ in parse_accept_lang_header(accept):
         try:
             return get_supported_language_variant(language)

@@ -24,8 +24,8 @@ from prometheus_client import Counter
 from argus.access.principal import Principal
 from argus.config import config
 from argus.errors import DEADLINE, INTERNAL, MESSAGE_TOO_BIG, NOT_READY, ArgusError
-from argus.guard import let_in
-from argus.http import NOSNIFF, answer_problem
+from argus.guard import Identify, by_key, let_in
+from argus.http import NOSNIFF, Problems, answer_problem
 from argus.line import EXTENSION, GRACE, PIECE, Line
 from argus.requestid import Application, Receive, Scope, Send
 
@@ -142,19 +142,28 @@ class _Gone(Exception):
     """The client went away before the end of its request."""
 
 
-def streamed(needs: str, methods: Sequence[str], respond: Respond, *, longest: int) -> Application:
+def streamed(
+    needs: str,
+    methods: Sequence[str],
+    respond: Respond,
+    *,
+    longest: int,
+    problems: Problems = answer_problem,
+    identify: Identify = by_key,
+) -> Application:
     """An ASGI application that answers these methods for keys with the scope ``needs``, at one request of their quota.
 
-    ``longest``: how many bytes a request's body may have.
+    ``longest``: how many bytes a request's body may have. ``problems``: how errors are told. ``identify``: who callers are.
     """
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.Event()
         headers: list[tuple[bytes, bytes]] = []
-        admitted = await _or_problem(scope, send, headers, _admit(scope, receive, needs, methods, longest, headers))
+        admit = _admit(scope, receive, needs, methods, longest, headers, identify)
+        admitted = await _or_problem(scope, send, headers, problems, admit)
         if admitted is None:
             return
-        work = asyncio.ensure_future(_serve(scope, send, *admitted, respond, headers))
+        work = asyncio.ensure_future(_serve(scope, send, *admitted, respond, headers, problems))
         watch = asyncio.ensure_future(_watch(receive, gone))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -185,14 +194,20 @@ def _line(scope: Scope) -> Line | None:
 
 
 async def _admit(
-    scope: Scope, receive: Receive, needs: str, methods: Sequence[str], longest: int, headers: list[tuple[bytes, bytes]]
+    scope: Scope,
+    receive: Receive,
+    needs: str,
+    methods: Sequence[str],
+    longest: int,
+    headers: list[tuple[bytes, bytes]],
+    identify: Identify,
 ) -> tuple[Principal, bytes]:
     """The caller, at one request of their quota, and the request's body. Raises ``ArgusError`` and ``_Gone``.
 
     What nobody will look at is not kept, but read to its end: a client that is cut off while it sends never reads why.
     """
     try:
-        principal = await let_in(scope, needs, methods, headers)
+        principal = await let_in(scope, needs, methods, headers, identify)
     except ArgusError:
         if await _read_body(receive, 0) is None:
             headers.append(CLOSE)
@@ -234,25 +249,33 @@ async def _watch(receive: Receive, gone: asyncio.Event) -> None:
 
 
 async def _serve(
-    scope: Scope, send: Send, principal: Principal, body: bytes, respond: Respond, headers: list[tuple[bytes, bytes]]
+    scope: Scope,
+    send: Send,
+    principal: Principal,
+    body: bytes,
+    respond: Respond,
+    headers: list[tuple[bytes, bytes]],
+    problems: Problems,
 ) -> None:
-    reply = await _or_problem(scope, send, headers, respond(scope, principal, body))
+    reply = await _or_problem(scope, send, headers, problems, respond(scope, principal, body))
     if reply is not None:
         await _send(scope, send, reply, headers)
 
 
-async def _or_problem(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], work: Awaitable[T]) -> T | None:
+async def _or_problem(
+    scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], problems: Problems, work: Awaitable[T]
+) -> T | None:
     """What comes of it; None where there is nothing more to do: a problem has been answered, or the client is gone."""
     try:
         return await work
     except _Gone:
         pass
     except ArgusError as error:
-        await answer_problem(scope, send, error, headers)
+        await problems(scope, send, error, headers)
     except Exception:
         # The edge of the process for these paths, as Django's handler is for the others.
         log.exception("request_failed", path=scope["path"])
-        await answer_problem(scope, send, ArgusError(INTERNAL), headers)
+        await problems(scope, send, ArgusError(INTERNAL), headers)
     return None
 
 
