@@ -1,4 +1,4 @@
-"""Who wants which bars: every web process says what its clients cover, and the feeds publish that alone.
+"""Who wants which bars and trades: every web process says what its clients cover, and the feeds publish that alone.
 
 What a process says lies in the Django cache, the one place that web processes and feeds share, embedded and scaled alike. It
 lies under one of ``SLOTS`` numbered keys, so that a feed finds all of them with one question; who finds its slot taken or
@@ -20,20 +20,20 @@ import structlog
 from django.core.cache import cache
 
 from marketdata.klines import Wanted, beyond
-from marketdata.types import Period
+from marketdata.types import DataType
 
 log = structlog.get_logger(__name__)
 
-TTL = 15
-"""Seconds for which an announcement holds."""
+TTL = 75
+"""Seconds for which an announcement holds: of a process that has stopped, until its clients' sessions are over."""
 RENEW = 5.0
 """Seconds between two announcements of the same."""
 LOOK = 1.0
 """Seconds between two looks of a feed."""
 SLOTS = 128
-"""Web processes that can want bars at the same time; one more is told so in its log, and its clients receive no bars."""
+"""Web processes that can want something at the same time; one more is told so in its log, and its clients receive none of it."""
 
-Lists = dict[Period, list[str] | None]
+Lists = dict[DataType, list[str] | None]
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
@@ -75,7 +75,7 @@ class Announcer:
             if wanted != self._said:
                 self._revision += 1
             slot = Slot(self.process, generation, self._revision)
-            lists: Lists = {period: None if names is None else sorted(names) for period, names in wanted.items()}
+            lists: Lists = {what: None if names is None else sorted(names) for what, names in wanted.items()}
             cache.set(_lists_key(slot), _encode(lists), 2 * TTL)
             self._said = wanted
             return self._put(_encode(slot))
@@ -141,7 +141,7 @@ class Demand:
         value = cache.get(_lists_key(slot))
         if value is None:
             return known
-        return slot, {period: None if names is None else frozenset(names) for period, names in _lists(value).items()}
+        return slot, {what: None if names is None else frozenset(names) for what, names in _lists(value).items()}
 
 
 def _news(before: tuple[Slot, Wanted] | None, now: tuple[Slot, Wanted]) -> Wanted:
@@ -155,9 +155,9 @@ def _news(before: tuple[Slot, Wanted] | None, now: tuple[Slot, Wanted]) -> Wante
 
 def united(parts: Iterable[Wanted]) -> Wanted:
     """What any of them wants."""
-    result: dict[Period, frozenset[str] | None] = {}
+    result: dict[DataType, frozenset[str] | None] = {}
     for part in parts:
-        for period, names in part.items():
-            here = result.get(period, frozenset())
-            result[period] = None if names is None or here is None else here | names
+        for what, names in part.items():
+            here = result.get(what, frozenset())
+            result[what] = None if names is None or here is None else here | names
     return result

@@ -23,13 +23,15 @@ DEFLATE_LEVEL = 1
 
 class Head(NamedTuple):
     """What a data message says of itself. ``more``: what belongs to it is still to come, so that a client which resumes from
-    here would miss something."""
+    here would miss something. ``subscription``: it is one to be acknowledged."""
 
     feed: str
     epoch: int
     seq: int
     snapshot: bool = False
     more: bool = False
+    subscription: str = ""
+    redelivered: bool = False
 
 
 class Codec(Protocol):
@@ -81,6 +83,9 @@ class Json:
     def head(self, head: Head) -> bytes:
         """See ``Codec``."""
         marks = (b',"snapshot":true' if head.snapshot else b"") + (b',"more":true' if head.more else b"")
+        if head.subscription:
+            marks += b',"subscription":%s' % self._encode(head.subscription)
+            marks += b',"redelivered":true' if head.redelivered else b""
         return b'{"type":"data","feed":%s,"epoch":%d,"seq":%d%s,"data":[' % (
             self._encode(head.feed),
             head.epoch,
@@ -142,7 +147,7 @@ class MessagePack:
 
     def head(self, head: Head) -> bytes:
         """See ``Codec``."""
-        marks = {name: True for name in ("snapshot", "more") if getattr(head, name)}
+        marks = {name: getattr(head, name) for name in ("snapshot", "more", "subscription", "redelivered") if getattr(head, name)}
         fields = {"type": "data", "feed": head.feed, "epoch": head.epoch, "seq": head.seq, **marks}
         # A map of one entry more: its value, the array of fragments, follows.
         return bytes((0x80 | len(fields) + 1,)) + self._encode(fields)[1:] + self._encode("data")

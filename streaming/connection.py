@@ -8,7 +8,10 @@ from typing import Protocol
 
 from argus.access.principal import Principal
 from argus.errors import EVENT_OVERFLOW, INTERNAL, ArgusError, Problem
+from streaming.acknowledged import Acknowledged
 from streaming.codecs import JSON, Announcement, Codec
+from streaming.coverage import Coverage
+from streaming.filtered import Admitted
 from streaming.frame import Frame
 from streaming.metrics import Counters
 from streaming.newest import Newest
@@ -42,6 +45,7 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_progress",
+        "acknowledged",
         "address",
         "behind_since",
         "bytes",
@@ -80,10 +84,17 @@ class Connection:
         self.behind_since: float | None = None
         self.closed = False
         self.views: list[View] = []
+        self.acknowledged: dict[str, Acknowledged] = {}
+        """The subscriptions whose events it acknowledges."""
         self.outbox = Outbox()
         self.home: Home | None = None
         self._progress = (0, 0.0)
         wire.on_room = self.drain
+
+    def coverages(self) -> list[Coverage]:
+        """All that it covers, acknowledged or not."""
+        views = [*self.views, *(item.view for item in self.acknowledged.values() if item.view is not None)]
+        return [view.coverage for view in views]
 
     def say(self, message: Message | Failure | Announcement) -> None:
         """Send a control message (a reply, an error), in order with the data. An overflow ends the connection."""
@@ -113,7 +124,7 @@ class Connection:
         if not self.closed:
             self._fall_behind()
             if not self.outbox.miss(frame):
-                self._overflow()
+                self.overflow()
         return False
 
     def hold(self) -> None:
@@ -131,8 +142,9 @@ class Connection:
         home = self.home
         if home is None or self.held:
             return
+        newest = Admitted(home.newest, self.views) if any(view.filter for view in self.views) else home.newest
         while self.outbox and self.wire.room():
-            for frame in self.outbox.next(home.newest, self.codec):
+            for frame in self.outbox.next(newest, self.codec):
                 self._write(frame)
                 if frame.count:
                     home.counters.frames += 1
@@ -166,8 +178,10 @@ class Connection:
         if self.home is not None:
             self.home.slow(self)
 
-    def _overflow(self) -> None:
+    def overflow(self) -> None:
         """End a connection that was owed more events than are kept: what it misses is in the journal."""
+        if self.closed:
+            return
         if self.home is not None:
             self.home.overflowed(self)
         self.outbox.clear()

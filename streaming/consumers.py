@@ -17,20 +17,37 @@ from urllib.parse import parse_qs
 import structlog
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
+from redis.exceptions import RedisError
 
 from argus import requestid
-from argus.access import check, limits
+from argus.access import check, keys, limits
 from argus.access.principal import SCOPE_READ, Principal
 from argus.config import config
-from argus.errors import DEADLINE, INTERNAL, KEY_IN_URL, NOT_READY, SUBPROTOCOL_NOT_SUPPORTED, UNKNOWN_SECTOR, ArgusError
+from argus.errors import (
+    DEADLINE,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    KEY_IN_URL,
+    MESSAGE_LIMIT,
+    NOT_READY,
+    SESSION_UNKNOWN,
+    SUBPROTOCOL_NOT_SUPPORTED,
+    UNKNOWN_SECTOR,
+    ArgusError,
+)
 from marketdata import universe
-from streaming import replays, runtime, tickets
+from marketdata.ledger import NOWHERE
+from streaming import acknowledged, replays, runtime, subscriptions, tickets
+from streaming import saved as saved_sessions
 from streaming.codecs import JSON, SUBPROTOCOLS, Codec
 from streaming.connection import Connection
 from streaming.hub import Hub
-from streaming.protocol import AnyAction, QuotaView, Unreadable, quota_view
-from streaming.session import Authenticate, Close, Cover, Effect, Reply, Session
-from streaming.subscriptions import count
+from streaming.protocol import AnyAction, Failure, Position, QuotaView, Rejected, Unreadable, quota_view
+from streaming.resume import Return
+from streaming.saved import HELD, Record, Saved, new_token
+from streaming.session import Acknowledge, Authenticate, Close, Cover, Effect, Reply, Restore, Session
+from streaming.subscriptions import Book, count
+from streaming.throttle import UNKNOWN, Throttle
 from streaming.wire import wire_for
 
 log = structlog.get_logger(__name__)
@@ -56,11 +73,6 @@ def resolve(words: Sequence[str], known: universe.Universe) -> universe.Resoluti
     return resolution
 
 
-async def _by_ticket(ticket: str, address: str | None) -> Principal:
-    key = await tickets.redeem(ticket)
-    return await check.authenticate_digest(key.prefix, key.digest, address)
-
-
 class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
     """One connection at ``/ws`` or ``/ws/market_data``."""
 
@@ -80,6 +92,10 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         self.counted: Principal | None = None
         self.auth_timer: asyncio.TimerHandle | None = None
         self.closing = False
+        self.throttle = Throttle(time.monotonic())
+        self.token = new_token()
+        self.digest = ""
+        self.saved: dict[str, Saved] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection; whatever way it ends, nothing of it stays behind."""
@@ -98,7 +114,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         await handler(message)
 
     async def _connect(self, message: dict[str, Any]) -> None:
-        self.hub = (await runtime.ensure_started()).hub
+        current = await runtime.ensure_started()
+        self.hub, self.relief, self.sessions = current.hub, current.relief, current.sessions
         offered = self.scope["subprotocols"]
         chosen = next((name for name in offered if name in self.codecs), None)
         self.session.codec = self.choose_codec(chosen)
@@ -149,6 +166,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
                 heartbeat_interval=config.heartbeat_interval,
                 quota=quota,
                 stale=not self.wanted and self.hub.store.stale(config.stale_after),
+                session="" if self.wanted else self.token,
             )
         )
 
@@ -174,7 +192,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             try:
                 await self._answer(action)
             except ArgusError as error:
-                self._perform(self.session.reject(error, id=action.id))
+                refuse = self.session.refuse if error.problem is MESSAGE_LIMIT else self.session.reject
+                self._perform(refuse(error, id=action.id))
             except Exception:
                 # The edge: a fault of ours ends this connection, retryably, and no other.
                 log.exception("message_failed")
@@ -182,13 +201,38 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def _answer(self, action: AnyAction | Unreadable) -> None:
         principal = self.session.principal
+        self.throttle.take(time.monotonic(), UNKNOWN if principal is None else principal.limits.messages_per_second)
         if principal is not None and (cost := self.session.costs(action)):
             await limits.quota().spend(principal, cost)
-        for effect in self.session.handle(action):
+        before = self.session.book
+        effects = self.session.handle(action)
+        if principal is not None and len(self.session.book) != len(before):
+            effects = await self._count(principal, before, effects, id=action.id)
+        for effect in effects:
             if isinstance(effect, Authenticate):
                 await self._authenticate(effect)
+            elif isinstance(effect, Restore):
+                await self._resume(effect)
+            elif isinstance(effect, Acknowledge):
+                self._acknowledge(effect)
             else:
                 self._perform([effect])
+
+    async def _count(self, principal: Principal, before: Book, effects: list[Effect], *, id: str | int | None) -> list[Effect]:
+        """Count the subscriptions for the key. The effects of the request; where they are too many it changes nothing."""
+        assert self.connection is not None
+        session, book = self.session, self.session.book
+        try:
+            await limits.quota().hold_subscriptions(principal, self.connection.id, len(book))
+        except ArgusError as error:
+            meanwhile, session.book = session.book, before
+            effects = session.reject(error, id=id)
+        else:
+            meanwhile = session.book
+        if meanwhile is not book or session.principal is not principal:
+            # The universe or the plan has changed while this was counted.
+            effects = [*effects, *session.restate()]
+        return effects
 
     async def _disconnect(self, message: dict[str, Any]) -> None:
         raise StopConsumer
@@ -197,10 +241,13 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         assert self.connection is not None
         for effect in effects:
             if isinstance(effect, Reply):
+                if isinstance(effect.message, Failure):
+                    self.hub.counters.refuse(effect.message.error.problem)
                 self.connection.say(effect.message)
             elif isinstance(effect, Cover):
                 self.connection.symbols = count(self.session.book)
                 self._data.cover(self.connection, effect.selections)
+                self._keep()
             elif isinstance(effect, Close):
                 self.closing = True
                 self.connection.close(effect.problem)
@@ -208,12 +255,12 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
     async def _authenticate(self, effect: Authenticate) -> None:
         self._stop_timer()
         try:
-            quota = await self._admit(lambda address: check.authenticate(effect.key, address))
+            quota = await self._admit(lambda address: check.authenticate(effect.key, address), keys.digest(effect.key))
         except ArgusError as error:
             self._perform(self.session.refuse(error, id=effect.id))
         else:
             assert self.counted is not None
-            self._perform(self.session.accept(self.counted, id=effect.id, quota=quota))
+            self._perform(self.session.accept(self.counted, id=effect.id, quota=quota, session=self.token))
 
     async def _admit_at_connect(self, query: dict[str, list[str]]) -> QuotaView | None:
         """Let in who shows a key in a header, or a ticket. None where neither is there."""
@@ -221,21 +268,24 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             raise ArgusError(KEY_IN_URL)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
         if key := self.key_of(headers):
-            return await self._admit(lambda address: check.authenticate(key, address))
+            return await self._admit(lambda address: check.authenticate(key, address), keys.digest(key))
         if shown := query.get("ticket"):
-            return await self._admit(lambda address: _by_ticket(shown[0], address))
+            shown_for = await tickets.redeem(shown[0])
+            return await self._admit(lambda address: check.authenticate_digest(*shown_for, address), shown_for.digest)
         return None
 
-    async def _admit(self, authenticate: Callable[[str | None], Awaitable[Principal]]) -> QuotaView:
-        """Check the key, count the connection, and say what is left of the quota."""
+    async def _admit(self, authenticate: Callable[[str | None], Awaitable[Principal]], digest: str) -> QuotaView:
+        """Check the key of this digest, count the connection, and say what is left of the quota."""
         assert self.connection is not None
         try:
             async with asyncio.timeout(ADMISSION_DEADLINE):
                 principal = await authenticate(self.connection.address)
                 check.require(principal, SCOPE_READ)
+                self.relief.require_room(principal.limits.priority)
                 # Set before anything else is awaited, so that a revocation from now on finds the connection; counted
                 # before the answer is known, so that a lost answer is given back as well.
                 self.connection.principal = self.counted = principal
+                self.digest = digest
                 await limits.quota().open_connection(principal, self.connection.id)
                 quota = await limits.quota().spend(principal, cost=0)
         except TimeoutError:
@@ -245,6 +295,106 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             self.replay.start()
         log.info("stream_opened", prefix=principal.prefix, plan=principal.plan, replay=self.wanted)
         return quota_view(quota)
+
+    async def _resume(self, effect: Restore) -> None:
+        """Take up a session, and send what its client has missed."""
+        assert self.connection is not None
+        if self.replay is not None:
+            raise ArgusError(INVALID_ARGUMENT, "A replay begins where you ask it to; it is not resumed.", parameter="action")
+        since = self._positions(effect.positions)
+        saved: dict[str, Saved] = {}
+        rejected: list[Rejected] = []
+        if effect.token is not None:
+            saved = await self._take_up(effect.token)
+            rejected = self.session.restore(saved)
+        connection, hub = self.connection, self.hub
+        connection.hold()
+        try:
+            if saved:
+                connection.symbols = count(self.session.book)
+                hub.cover(connection, self.session.cover().selections, snapshot=False)
+                for name, item in connection.acknowledged.items():
+                    item.acked = {feed: (at.epoch, at.seq) for feed, at in (saved[name].since | saved[name].acked).items()}
+            way = Return(hub, connection, since)
+            await way.look()
+            resumed = self.session.resumed(way.gaps, rejected, id=effect.id)
+            if resumed.recovered:
+                hub.counters.resumed += 1
+            else:
+                hub.counters.not_resumed += 1
+            frame = connection.codec.encode(resumed)
+            connection.outbox.put_first([*([frame] if frame else []), *way.finish(self._fresh(saved, since))])
+        finally:
+            connection.release()
+        self.saved = saved or self.saved
+        self._keep()
+        log.info("stream_resumed", recovered=resumed.recovered, gaps=len(way.gaps))
+
+    def _acknowledge(self, effect: Acknowledge) -> None:
+        assert self.connection is not None
+        item = self.connection.acknowledged.get(effect.subscription)
+        if item is not None:
+            for feed, position in self._positions(effect.positions).items():
+                item.ack(feed, position)
+            self._keep()
+        pending = 0 if item is None else len(item)
+        self.connection.say(self.session.acked(effect.subscription, pending, id=effect.id))
+
+    def _positions(self, given: Mapping[str, Position]) -> dict[str, tuple[int, int]]:
+        """Feed -> epoch and seq; the empty name is that of the only feed."""
+        positions = dict(given)
+        if "" in positions:
+            feeds = list(self.hub.store.feeds)
+            if len(feeds) != 1:
+                raise ArgusError(INVALID_ARGUMENT, f"Name the feed; there are: {', '.join(feeds) or 'none'}.", parameter="feed")
+            positions[feeds[0]] = positions.pop("")
+        return {feed: (position.epoch, position.seq) for feed, position in positions.items()}
+
+    async def _take_up(self, token: str) -> dict[str, Saved]:
+        """The subscriptions of a session; the connection is let in by it where it was not yet."""
+        try:
+            record = await saved_sessions.load(token)
+        except (TimeoutError, RedisError) as error:
+            raise ArgusError(NOT_READY, "The session cannot be looked up now; try again.", retry_after=1) from error
+        if record is None:
+            raise ArgusError(SESSION_UNKNOWN)
+        if self.session.principal is None:
+            self._stop_timer()
+            try:
+                quota = await self._admit(
+                    lambda address: check.authenticate_digest(record.prefix, record.digest, address), record.digest
+                )
+            except ArgusError as error:
+                self._perform(self.session.refuse(error, id=None))
+                raise StopConsumer from error
+            assert self.counted is not None
+            self._perform(self.session.accept(self.counted, id=None, quota=quota, session=self.token))
+        elif self.session.principal.prefix != record.prefix:
+            raise ArgusError(SESSION_UNKNOWN)
+        return record.subscriptions
+
+    def _fresh(self, saved: Mapping[str, Saved], since: Mapping[str, tuple[int, int]]) -> frozenset[str] | None:
+        """The symbols that were subscribed to so late that the client may not have had their snapshot; None for all."""
+        fresh: frozenset[str] = frozenset()
+        for name, item in saved.items():
+            if name in self.session.book and any(
+                (position.epoch, position.seq) >= since.get(feed, NOWHERE) for feed, position in item.since.items()
+            ):
+                if self.session.book[name].everything:
+                    return None
+                fresh |= self.session.book[name].symbols
+        return fresh
+
+    def _keep(self) -> None:
+        """Have the subscriptions outlive the connection."""
+        principal, session = self.session.principal, self.session
+        if principal is None or self.replay is not None or not session.keeps:
+            return
+        at = {name: Position(feed.epoch, feed.seq) for name, feed in self.hub.store.feeds.items()}
+        assert self.connection is not None
+        acked = acknowledged.positions(self.connection.acknowledged)
+        self.saved = subscriptions.saved(session.book, self.saved, at, acked)
+        self.sessions.keep(self.token, Record(prefix=principal.prefix, digest=self.digest, subscriptions=self.saved))
 
     def _principal_changed(self, principal: Principal) -> None:
         """The key or its plan was edited; its addresses and scopes may be others now."""
@@ -276,7 +426,10 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             return
         if self.replay is not None:
             self.replay.close()
+        if self.session.book and self.replay is None:
+            self.hub.linger(self.connection, time.monotonic() + HELD)
         self.hub.detach(self.connection)
+        self.sessions.end(self.token)
         self.connection.on_principal = self.connection.on_universe = None
         if self.counted is None:
             return

@@ -22,11 +22,11 @@ def _header(first: int, size: int) -> bytes:
 class Frame:
     """A message. ``parts`` go to the socket one after the other; the large one is never copied.
 
-    ``count`` is how many fragments a data message carries. ``changes`` and ``coverage`` say which states stand in it, ``events``
-    what happened, for a client that has no room for it now.
+    ``count`` is how many fragments a data message carries. ``changes`` and ``coverage`` say which states stand in it (how they
+    stand, if ``snapshot``), ``events`` what happened, for a client that has no room for it now.
     """
 
-    __slots__ = ("binary", "changes", "count", "coverage", "events", "parts", "size")
+    __slots__ = ("binary", "changes", "count", "coverage", "events", "parts", "size", "snapshot")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Frame:
         self.changes = changes
         self.coverage = coverage
         self.events: Events | None = None
+        self.snapshot = False
 
     def payload(self) -> bytes:
         """The message without its WebSocket header, for servers that frame themselves."""
@@ -70,6 +71,15 @@ class Events:
 
     def __len__(self) -> int:
         return len(self._pieces)
+
+    def is_within(self, feed: str, position: tuple[int, int]) -> bool:
+        """Whether they are of a feed's message up to this one."""
+        return self._head.feed == feed and (self._head.epoch, self._head.seq) <= position
+
+    def own(self, codec: Codec, subscription: str, *, redelivered: bool) -> Frame:
+        """Their message to a subscription that acknowledges them."""
+        head = self._head._replace(subscription=subscription, redelivered=redelivered, more=True)
+        return codec.frame(codec.head(head), self._pieces)
 
     def frame(self, *, more: bool = False) -> Frame:
         """Their own message. ``more``: states of it, or of one before, are still to come."""

@@ -52,6 +52,7 @@ class Heartbeats:
             if connection.frames and connection.behind_since is None:
                 if message is None:
                     now = time.time_ns() // 1_000_000
-                    beat = Heartbeat(server_time=now, streams=store.streams(), stale=store.stale(config.stale_after))
+                    streams = {name: at for name, at in store.streams().items() if name not in self._hub.newest.partial}
+                    beat = Heartbeat(server_time=now, streams=streams, stale=store.stale(config.stale_after))
                     message = Announcement(beat)
                 connection.say(message)

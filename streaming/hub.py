@@ -6,6 +6,7 @@ import heapq
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -13,23 +14,30 @@ import structlog
 from argus.access.principal import Principal
 from argus.config import config
 from argus.errors import EVENT_OVERFLOW, SLOW_CLIENT
-from marketdata.batch import Batch, decode
+from marketdata.batch import Bars, Batch, Events, decode
+from marketdata.journal import TOO_MUCH, Reading
 from marketdata.klines import KLINE_OF, Wanted
 from marketdata.latest import LatestStore
-from marketdata.types import KLINES, DataType
+from marketdata.types import EVENTS, KLINES, DataType
+from streaming.acknowledged import Acknowledged
 from streaming.codecs import Announcement, Codec, Head
 from streaming.connection import Connection
-from streaming.coverage import Changes, Coverage, Symbols, cover, merged
+from streaming.coverage import Changes, Coverage, Pace, Symbols, cover, merged
 from streaming.facets import DERIVED
+from streaming.filtered import Passing, admitted, decide
+from streaming.filters import Filter
 from streaming.frame import Frame
 from streaming.lanes import EventTables, Lane, Outgoing
 from streaming.metrics import Counters, collector
 from streaming.newest import Newest
-from streaming.protocol import Epoch
+from streaming.past import Past
+from streaming.protocol import Epoch, Gap, GapMessage
+from streaming.resume import missed
 from streaming.rows import Table
 from streaming.selection import Frequency, Selection
 from streaming.terms import NOWHERE, Position, Terms
-from streaming.views import View, view_key
+from streaming.views import Receiver, View, view_key
+from streaming.withheld import Withheld
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +45,8 @@ MERGE_AFTER = 2.0
 """Seconds of lag from which on messages are merged instead of sent one by one."""
 MERGED_INTERVAL = 0.25
 """Seconds between two sends while messages are merged."""
+SPARED = 2
+"""The priority from which on nothing is merged, whatever the load."""
 LAG_WINDOW = 64
 """Messages among which the quickest one says what a message takes when there is no lag (the clocks may differ)."""
 PHASES = 0.618034
@@ -46,29 +56,52 @@ ON_DEMAND = frozenset({DataType.TRADE, *KLINES})
 """The data types that feeds bring only where somebody wants them."""
 
 
+class _Pool(NamedTuple):
+    """What a feed has changed and the lanes below a priority have not been told."""
+
+    below: int
+    symbols: dict[DataType, set[str]]
+    passing: dict[Filter, set[str]]
+
+
 class Hub:
     """One per event loop; every method is synchronous and is called on that loop, ``tick`` some 20 times a second.
 
-    ``on_gap(feed, epoch, seq)`` is called when everything up to ``seq`` is needed and some of it has not come.
+    ``on_gap(feed, epoch, seq)`` is called when everything up to ``seq`` is needed and some of it has not come;
+    ``on_missed(feed, after, until)`` when events between two messages may be missing, which ``heal`` is to bring.
     """
 
-    def __init__(self, store: LatestStore, on_gap: Callable[[str, int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: LatestStore,
+        on_gap: Callable[[str, int, int], None] | None = None,
+        on_missed: Callable[[str, Position, Position], None] | None = None,
+        past: Past | None = None,
+    ) -> None:
         self.store = store
+        self.past = past
         self.newest = Newest(store)
         self.connections: dict[str, Connection] = {}
         self.behind: dict[Connection, None] = {}
         self.counters = Counters()
         self.on_gap = on_gap
+        self.on_missed = on_missed
         self.demand = 0
         """Counts up whenever what ``wanted`` says may have changed."""
         self._views: dict[object, View] = {}
         self._lanes: dict[tuple[int, Codec], Lane] = {}
         """Priority and codec -> their views; those of a higher priority come first."""
         self._terms = Terms()
+        self._withheld: dict[str, Withheld] = {}
+        self._acknowledging: dict[Acknowledged, None] = {}
+        self._lingering: deque[tuple[float, Wanted]] = deque()
         self._due: list[tuple[float, int, View]] = []
         self._made = 0
-        self._merged: dict[str, dict[DataType, set[str]]] = {}
+        self._merged: dict[str, _Pool] = {}
         self._merged_at = 0.0
+        self._lagging: set[str] = set()
+        self._merge_below = 0
+        self._merge_interval = MERGED_INTERVAL
         self._offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LAG_WINDOW))
         collector.watch(self.counters)
 
@@ -100,16 +133,21 @@ class Hub:
         self.counters.overflowed += 1
         log.warning(EVENT_OVERFLOW.name, connection=connection.id, frames=connection.frames, bytes=connection.bytes)
 
-    def cover(self, connection: Connection, selections: Mapping[str, Selection]) -> None:
+    def cover(self, connection: Connection, selections: Mapping[str, Selection], *, snapshot: bool = True) -> None:
         """Replace what a client receives; what is newly covered is sent as a snapshot, after all that was sent before."""
         if connection.closed or connection.id not in self.connections:
             return
-        parts = cover(selections.values())
-        before = _covered(view.coverage for view in connection.views)
+        parts = cover(selection for selection in selections.values() if not selection.ack)
+        before = [(view.filter, view.coverage) for view in connection.views]
         after = _covered(parts.values())
+        if any(view.priority != _priority(connection.principal) for view in connection.views):
+            # What is merged for the lane that it leaves is not sent to the one that it joins.
+            for feed in list(self._merged):
+                self._send_merged(feed)
         waiting = [view.changed for view in connection.views if view.changed]
         self._leave_views(connection)
-        connection.views = [self._join(connection, frequency, coverage) for frequency, coverage in parts.items()]
+        connection.views = [self._join(connection, connection, pace, coverage) for pace, coverage in parts.items()]
+        self._acknowledge(connection, {name: item for name, item in selections.items() if item.ack})
         outbox = connection.outbox
         outbox.restrict(after)
         # What waited for the tick of a view that the client has left is owed now: another view's tick may be far away.
@@ -117,10 +155,25 @@ class Hub:
             for data_type, symbols in changed.items():
                 if covered := after[data_type]:
                     outbox.owe(data_type, covered.among(symbols))
-        for data_type, covered in after.items():
-            if covered is not None and (new := self._newly(data_type, covered, before[data_type])):
-                outbox.owe(data_type, new, snapshot=True)
+        for (_, filter), coverage in parts.items() if snapshot else ():
+            known = [part for other, part in before if other is None or other == filter]
+            for data_type, covered in coverage.items():
+                if new := self._newly(data_type, covered, merged(known, data_type), filter):
+                    outbox.owe(data_type, new, snapshot=True)
         connection.drain()
+
+    def _acknowledge(self, connection: Connection, selections: Mapping[str, Selection]) -> None:
+        """Have a client sent these subscriptions, and no others, until it acknowledges what it got."""
+        before, connection.acknowledged = connection.acknowledged, {}
+        for name, selection in selections.items():
+            item = before.get(name)
+            if item is None:
+                item = Acknowledged(connection, name, connection.codec)
+                item.acked = {feed: (state.epoch, state.seq) for feed, state in self.store.feeds.items()}
+            coverage = dict.fromkeys(selection.data_types, Symbols(selection.symbols))
+            item.view = self._join(connection, item, (Frequency.REALTIME, None), coverage)
+            connection.acknowledged[name] = item
+            self._acknowledging[item] = None
 
     def receive(self, blob: bytes) -> None:
         """Take one batch from the channel layer and send everybody what they cover of it."""
@@ -138,22 +191,20 @@ class Hub:
         if batch.epoch != before[0]:
             # Another publisher, perhaps on another host: what its clock differs by is not a lag.
             self._offsets.pop(batch.feed, None)
+        if self.past is not None:
+            self.past.note(batch)
         gap = self._look_for_gap(batch, before)
+        self._look_for_events(batch, before, gap=gap)
         if batch.symbols or batch.bars or batch.events:
             lag = self._lag(batch)
-            events, bars, first = self._take(batch) if batch.bars or batch.events else ({}, {}, {})
-            if lag > MERGE_AFTER or (batch.feed in self._merged and lag > MERGE_AFTER / 4):
-                counters.lagged += 1
-                merged = self._merged.setdefault(batch.feed, {})
-                for data_type, symbols in ((DataType.QUOTE, batch.symbols), *bars.items()):
-                    merged.setdefault(data_type, set()).update(symbols)
-                if events:
-                    self._send_out(Outgoing(self._head(batch.feed, more=True), {}, Changes({}), events))
-            else:
-                self._send_merged(batch.feed)
-                everything = len(batch.symbols) == len(self.store.fragments)
-                table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
-                self._fan_out(batch.feed, table, bars, events)
+            events, bars, first = self._take(batch.events, batch.bars) if batch.bars or batch.events else ({}, {}, {})
+            if events and batch.feed in self._withheld:
+                self._withhold(batch.feed, events)
+                events = {}
+            below = self._merge(batch, bars, lag)
+            everything = len(batch.symbols) == len(self.store.fragments)
+            table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
+            self._fan_out(batch.feed, table, bars, events, below)
             if first:
                 self._restate(first)
             counters.fan_out.add(time.perf_counter() - started)
@@ -180,8 +231,13 @@ class Hub:
     def forget(self, feed: str) -> None:
         """A feed is no more: its symbols are unknown, and nothing of them is owed any longer."""
         self._merged.pop(feed, None)
+        self._lagging.discard(feed)
         self._offsets.pop(feed, None)
         self._terms.forget(feed)
+        self._withheld.pop(feed, None)
+        self.newest.partial.discard(feed)
+        if self.past is not None:
+            self.past.forget(feed)
         self.newest.forget(self.store.forget(feed))
 
     def position(self, feed: str) -> Position:
@@ -189,12 +245,21 @@ class Hub:
         known = self.store.feeds.get(feed)
         return (known.epoch, known.seq) if known else NOWHERE
 
+    def hold_back(self, below: int, interval: float) -> None:
+        """From now on merge what goes to plans of a priority below this (0: none), and send it each so many seconds."""
+        self._merge_below, self._merge_interval = below, interval
+
     def tick(self, now: float) -> None:
         """What time brings about: the ticks of slower views, merged messages, clients that do not read. ``now``: monotonic."""
-        if self._merged and now - self._merged_at >= MERGED_INTERVAL:
+        if self._merged and now - self._merged_at >= self._merge_interval:
             self._merged_at = now
             for feed in list(self._merged):
                 self._send_merged(feed)
+        for item in list(self._acknowledging):
+            item.tick(now)
+        while self._lingering and self._lingering[0][0] <= now:
+            self._lingering.popleft()
+            self.demand += 1
         while self._due and self._due[0][0] <= now:
             due, number, view = heapq.heappop(self._due)
             if view.receivers:
@@ -212,6 +277,7 @@ class Hub:
         wanted: dict[DataType, frozenset[str] | None] = {}
         for data_type in ON_DEMAND:
             parts = [lane.covered(data_type) for lane in self._lanes.values()]
+            parts += [left.get(data_type, frozenset()) for _, left in self._lingering]
             if None in parts:
                 wanted[data_type] = None
                 continue
@@ -268,19 +334,19 @@ class Hub:
         self.counters.lag = offset - min(offsets)
         return self.counters.lag
 
-    def _take(self, batch: Batch) -> tuple[EventTables, dict[DataType, Table], dict[DataType, set[str]]]:
+    def _take(self, happening: Events, forms: Bars) -> tuple[EventTables, dict[DataType, Table], dict[DataType, set[str]]]:
         """What a message says of events and of bars that form, as far as somebody here wants it: others have wanted the rest.
         Apart from these the symbols of which no bar was known: what is now known of them is the snapshot that their subscribers
         wait for."""
         known_bars = self.newest.bars
         events: dict[DataType, dict[str, list[bytes]]] = {}
         bars: dict[DataType, Table] = {}
-        forming = {KLINE_OF[period]: table for period, table in batch.bars.items()}
+        forming = {KLINE_OF[period]: table for period, table in forms.items()}
         first: dict[DataType, set[str]] = {}
-        for data_type in {**batch.events, **forming}:
-            happened = batch.events.get(data_type, ((), ()))
-            forms = forming.get(data_type, ((), ()))
-            wanted = self._wanted(data_type, {*happened[0], *forms[0]})
+        for data_type in {**happening, **forming}:
+            happened = happening.get(data_type, ((), ()))
+            formed = forming.get(data_type, ((), ()))
+            wanted = self._wanted(data_type, {*happened[0], *formed[0]})
             if not wanted:
                 continue
             pairs = [pair for pair in zip(*happened, strict=True) if pair[0] in wanted]
@@ -288,7 +354,7 @@ class Hub:
             if data_type in KLINES:
                 new = wanted - known_bars.known(data_type)
                 pairs = known_bars.close(data_type, pairs)
-                table = {symbol: fragment for symbol, fragment in zip(*forms, strict=True) if symbol in wanted}
+                table = {symbol: fragment for symbol, fragment in zip(*formed, strict=True) if symbol in wanted}
                 known_bars.form(data_type, table)
                 if new:
                     first[data_type] = new
@@ -300,8 +366,9 @@ class Hub:
                     events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
         return events, bars, first
 
-    def _wanted(self, data_type: DataType, symbols: Collection[str]) -> set[str]:
-        return {symbol for lane in self._lanes.values() for symbol in lane.wanted(data_type, symbols)}
+    def _wanted(self, data_type: DataType, symbols: Collection[str], lanes: Iterable[Lane] | None = None) -> set[str]:
+        lanes = self._lanes.values() if lanes is None else lanes
+        return {symbol for lane in lanes for symbol in lane.wanted(data_type, symbols)}
 
     def _restate(self, keys: Mapping[DataType, Set[str]]) -> None:
         """Send how these stand as a snapshot to all who cover them, at whatever frequency."""
@@ -313,19 +380,45 @@ class Hub:
 
     def _head(self, feed: str, *, more: bool = False) -> Head:
         state = self.store.feeds[feed]
-        return Head(feed, state.epoch, state.seq, more=more)
+        return Head(feed, state.epoch, state.seq, more=more or feed in self._withheld)
 
-    def _fan_out(self, feed: str, quotes: Table, bars: Mapping[DataType, Table], events: EventTables) -> None:
+    def _fan_out(
+        self, feed: str, quotes: Table, bars: Mapping[DataType, Table], events: EventTables, merge_below: int = 0
+    ) -> None:
+        """Send it to everybody; below a priority the events alone, as the states come merged."""
+        passing = decide(self.newest.filters, [lane.filtered for lane in self._lanes.values()], quotes)
+        lanes = [lane for key, lane in self._lanes.items() if key[0] >= merge_below]
+        self._send_states(feed, quotes, bars, events, lanes, passing)
+        if merge_below:
+            for filter, symbols in passing.items():
+                self._merged[feed].passing.setdefault(filter, set()).update(symbols)
+        if events and merge_below:
+            happened = Outgoing(self._head(feed, more=True), {}, Changes({}), events)
+            self._send_out(happened, [lane for key, lane in self._lanes.items() if key[0] < merge_below])
+
+    def _send_states(
+        self,
+        feed: str,
+        quotes: Table,
+        bars: Mapping[DataType, Table],
+        events: EventTables,
+        lanes: Collection[Lane],
+        passing: Passing,
+    ) -> None:
+        if not lanes:
+            return
         tables = {DataType.QUOTE: quotes, **bars}
+        chosen = {lane: lane.filtered.choose(passing) for lane in lanes} if passing else {}
         for data_type in DERIVED:
-            wanted = self._wanted(data_type, quotes.keys())
+            wanted = self._wanted(data_type, quotes.keys(), lanes)
+            wanted.update(*(keys.get(data_type, ()) for views in chosen.values() for keys in views.values()))
             if wanted:
                 tables[data_type] = self.newest.facets.table(data_type, wanted)
         changes = Changes({data_type: list(table) for data_type, table in tables.items()})
-        self._send_out(Outgoing(self._head(feed), tables, changes, events))
+        self._send_out(Outgoing(self._head(feed), tables, changes, events, chosen), lanes)
 
-    def _send_out(self, message: Outgoing) -> None:
-        for lane in self._lanes.values():
+    def _send_out(self, message: Outgoing, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
             for view, frame in lane.frames(message):
                 self._send(view, frame)
 
@@ -343,12 +436,96 @@ class Hub:
     def _send_tick(self, view: View) -> None:
         if view.changed:
             changed, view.changed = view.changed, {}
-            for frame in self.newest.frames(changed, view.codec, coverage=view.coverage):
+            keys = admitted(self.newest.filters, view.filter, changed)
+            for frame in self.newest.frames(keys, view.codec, coverage=view.coverage):
                 self._send(view, frame)
 
+    def _look_for_events(self, batch: Batch, before: Position, *, gap: bool) -> None:
+        """Withhold events while some before them may be missing: after a gap, and from a change of publisher until it is known
+        where the one before ended."""
+        feed = batch.feed
+        if self.on_missed is None or before == NOWHERE:
+            return
+        if gap or batch.epoch != before[0]:
+            self._withheld.setdefault(feed, Withheld(before))
+            self.newest.partial.add(feed)
+        if (withheld := self._withheld.get(feed)) is None:
+            return
+        term = batch.term
+        if term is not None and not gap and not withheld.asked and (term.epoch, term.seq) <= withheld.before:
+            self._let_go(feed, withheld.happened)
+        elif gap or term is not None:
+            withheld.asked = True
+            self.on_missed(feed, withheld.before, (batch.epoch, batch.seq))
+
+    def _withhold(self, feed: str, events: EventTables) -> None:
+        withheld = self._withheld[feed]
+        if not withheld.add(self._head(feed), events):
+            position = self.position(feed)
+            self.heal(feed, withheld.before, position, Reading([], False, TOO_MUCH))
+
+    def heal(self, feed: str, after: Position, until: Position, found: Reading) -> None:
+        """Send the events of a feed's messages between two positions, and then those that have waited for them."""
+        withheld = self._withheld.get(feed)
+        if withheld is None or withheld.before != after:
+            return
+        self.counters.healed += found.complete
+        if not found.complete:
+            log.warning("events_missed", feed=feed, after=after, until=until, reason=found.reason)
+            self._tell_gap(missed(feed, after, until, found.reason))
+        for entry in found.entries:
+            events, _, first = self._take(entry.events, {})
+            head = Head(feed, entry.epoch, entry.seq, more=True)
+            self._send_out(Outgoing(head, {}, Changes({}), events), self._lanes.values())
+            if first:
+                self._restate(first)
+        last = found.entries[-1] if found.entries else None
+        self._let_go(feed, withheld.beyond((last.epoch, last.seq) if last else NOWHERE))
+
+    def _let_go(self, feed: str, happened: Iterable[tuple[Head, EventTables]]) -> None:
+        del self._withheld[feed]
+        self.newest.partial.discard(feed)
+        for head, events in happened:
+            self._send_out(Outgoing(head._replace(more=True), {}, Changes({}), events), self._lanes.values())
+
+    def _tell_gap(self, gap: Gap) -> None:
+        message = Announcement(GapMessage(gap=gap))
+        for connection in list(self.connections.values()):
+            if connection.home is self and any(not EVENTS.isdisjoint(covered) for covered in connection.coverages()):
+                connection.say(message)
+
+    def linger(self, connection: Connection, until: float) -> None:
+        """A client may come back until a moment (monotonic): what it covers on demand stays wanted though nobody gets it."""
+        covered = _covered(connection.coverages())
+        wanted: dict[DataType, frozenset[str] | None] = {}
+        for data_type in ON_DEMAND:
+            if (symbols := covered[data_type]) is not None:
+                wanted[data_type] = symbols.names
+        if wanted:
+            self._lingering.append((until, wanted))
+
+    def _merge(self, batch: Batch, bars: Mapping[DataType, Table], lag: float) -> int:
+        """Keep what a message changes for those who get it merged: the plans of a priority below what is returned."""
+        feed = batch.feed
+        if lag > MERGE_AFTER or (feed in self._lagging and lag > MERGE_AFTER / 4):
+            self._lagging.add(feed)
+        else:
+            self._lagging.discard(feed)
+        below = SPARED if feed in self._lagging else self._merge_below
+        pool = self._merged.get(feed)
+        if pool is not None and pool.below != below:
+            self._send_merged(feed)
+        if below:
+            self.counters.lagged += 1
+            merged = self._merged.setdefault(feed, _Pool(below, {}, {})).symbols
+            for data_type, symbols in ((DataType.QUOTE, batch.symbols), *bars.items()):
+                merged.setdefault(data_type, set()).update(symbols)
+        return below
+
     def _send_merged(self, feed: str) -> None:
-        merged = self._merged.pop(feed, None)
-        if merged:
+        pool = self._merged.pop(feed, None)
+        if pool:
+            merged = pool.symbols
             symbols = merged.pop(DataType.QUOTE)
             quotes, tables = self.store.fragments, self.newest.bars.forming
             # Bars that nobody has wanted since are forgotten.
@@ -357,25 +534,32 @@ class Hub:
             }
             # Another feed's end may have taken a symbol with it.
             table = {symbol: quotes[symbol] for symbol in symbols if symbol in quotes}
-            self._fan_out(feed, table, bars, {})
+            filters = self.newest.filters
+            passing = {filter: filters.admitted(filter, symbols) for filter, symbols in pool.passing.items()}
+            lanes = [lane for key, lane in self._lanes.items() if key[0] < pool.below]
+            self._send_states(feed, table, bars, {}, lanes, passing)
 
-    def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None) -> set[str]:
+    def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None, filter: Filter | None) -> set[str]:
         symbols = self.newest.symbols(data_type)
         new = covered.among(symbols)
-        return new - before.among(symbols) if before is not None else new
+        if before is not None:
+            new -= before.among(symbols)
+        return new if filter is None else self.newest.filters.admitted(filter, new)
 
-    def _join(self, connection: Connection, frequency: Frequency, coverage: dict[DataType, Symbols]) -> View:
-        key = view_key(_priority(connection.principal), connection.codec, frequency, coverage)
+    def _join(self, connection: Connection, receiver: Receiver, pace: Pace, coverage: dict[DataType, Symbols]) -> View:
+        key = view_key(_priority(connection.principal), connection.codec, pace, coverage)
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = View(key)
             self._lane(view.priority, view.codec).add(view)
+            if view.filter is not None:
+                self.newest.filters.take(view.filter)
             self._note_demand(view)
             if not view.realtime:
                 self._made += 1
                 phase = (self._made * PHASES) % 1
-                heapq.heappush(self._due, (time.monotonic() + frequency.seconds * (1 - phase), self._made, view))
-        view.receivers[connection] = None
+                heapq.heappush(self._due, (time.monotonic() + view.frequency.seconds * (1 - phase), self._made, view))
+        view.receivers[receiver] = None
         self.counters.views = len(self._views)
         return view
 
@@ -388,11 +572,18 @@ class Hub:
         return lane
 
     def _leave_views(self, connection: Connection) -> None:
-        for view in connection.views:
-            view.receivers.pop(connection, None)
+        left: list[tuple[View, Receiver]] = [(view, connection) for view in connection.views]
+        for item in connection.acknowledged.values():
+            del self._acknowledging[item]
+            if item.view is not None:
+                left.append((item.view, item))
+        for view, receiver in left:
+            view.receivers.pop(receiver, None)
             if not view.receivers:
                 del self._views[view.key]
                 self._lanes[view.priority, view.codec].remove(view)
+                if view.filter is not None:
+                    self.newest.filters.release(view.filter)
                 self._note_demand(view)
         connection.views = []
         self.counters.views = len(self._views)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from marketdata.types import DataType
 from streaming.codecs import Codec, Head
 from streaming.converted import Converted
 from streaming.coverage import Changes
+from streaming.filtered import FilteredViews, Keys
 from streaming.frame import Events, Frame
 from streaming.rows import Rows, Tables
 from streaming.views import Index, View
@@ -18,12 +20,14 @@ EventTables = Mapping[DataType, Mapping[str, list[bytes]]]
 
 
 class Outgoing(NamedTuple):
-    """What a message says. ``tables`` are the states that it changed; ``head.more``: others of it come later."""
+    """What a message says. ``tables`` are the states that it changed; ``head.more``: others of it come later; ``chosen``: what of
+    the states passes the filter of each view that has one."""
 
     head: Head
     tables: Tables
     changes: Changes
     events: EventTables
+    chosen: Mapping[Lane, Mapping[View, Keys]] = MappingProxyType({})
 
 
 class Lane:
@@ -36,10 +40,13 @@ class Lane:
         self._rows = Rows()
         self._index = Index()
         self._slow_index = Index()
+        self.filtered = FilteredViews()
 
     def add(self, view: View) -> None:
         """Serve a view from now on."""
-        if view.realtime:
+        if view.filter is not None:
+            self.filtered.add(view)
+        elif view.realtime:
             self._realtime[view] = None
             self._index.add(view)
             view.take_places(self._rows)
@@ -48,7 +55,9 @@ class Lane:
 
     def remove(self, view: View) -> None:
         """Serve it no more."""
-        if view.realtime:
+        if view.filter is not None:
+            self.filtered.remove(view)
+        elif view.realtime:
             del self._realtime[view]
             self._index.remove(view)
             view.give_back_places(self._rows)
@@ -56,24 +65,25 @@ class Lane:
             self._slow_index.remove(view)
 
     def wanted(self, data_type: DataType, symbols: Collection[str]) -> Collection[str]:
-        """Those of ``symbols`` whose ``data_type`` somebody wants."""
+        """Those of ``symbols`` whose ``data_type`` somebody wants without a filter."""
         fast, slow = self._index.wanted(data_type, symbols), self._slow_index.wanted(data_type, symbols)
         return {*fast, *slow} if fast and slow else fast or slow
 
     def covered(self, data_type: DataType) -> frozenset[str] | None:
-        """All symbols of a data type that somebody wants; None for everything."""
+        """All symbols of a data type that somebody wants without a filter; None for everything."""
         fast, slow = self._index.covered(data_type), self._slow_index.covered(data_type)
         return None if fast is None or slow is None else fast | slow
 
     def touched(self, tables: Mapping[DataType, Iterable[str]]) -> Iterable[View]:
-        """All views, fast or slow, that a message may concern."""
+        """All views without a filter, fast or slow, that a message may concern."""
         return self._index.touched(tables) | self._slow_index.touched(tables)
 
     def frames(self, message: Outgoing) -> Iterator[tuple[View, Frame]]:
         """The frame of each view that the message concerns now; the slow ones note what changed."""
         codec = self._codec
         head, changes = message.head, message.changes
-        tables, events = self._written(message.tables, message.events)
+        chosen = message.chosen.get(self, {})
+        tables, events = self._written(message.tables, message.events, chosen)
         begin = codec.head(head)
         happened = self._index.happened(events) if events else {}
         for view, pieces in self._changed(tables):
@@ -87,6 +97,9 @@ class Lane:
                 yield view, frame
         for view, pieces in happened.items():
             yield view, Events(codec, head, pieces).frame()
+        for view, keys in chosen.items():
+            if pieces := [piece for t, symbols in keys.items() for piece in map(tables[t].get, symbols) if piece is not None]:
+                yield view, codec.frame(begin, pieces, Changes(keys), view.coverage)
         if tables:
             for view in self._slow_index.touched(tables):
                 view.note(tables)
@@ -95,12 +108,13 @@ class Lane:
                 # What else has changed waits for the view's tick.
                 yield view, Events(codec, head._replace(more=True) if view.has_states else head, pieces).frame()
 
-    def _written(self, tables: Tables, events: EventTables) -> tuple[Tables, EventTables]:
+    def _written(self, tables: Tables, events: EventTables, chosen: Mapping[View, Keys]) -> tuple[Tables, EventTables]:
         if self._codec.plain:
             return tables, events
         converted = self._converted
+        passing = {t: {symbol for keys in chosen.values() for symbol in keys.get(t, ())} for t in tables} if chosen else {}
         return (
-            {t: converted.table(t, table, self.wanted(t, table.keys())) for t, table in tables.items()},
+            {t: converted.table(t, table, {*self.wanted(t, table.keys()), *passing.get(t, ())}) for t, table in tables.items()},
             {t: converted.events(t, table, self.wanted(t, table.keys())) for t, table in events.items()},
         )
 

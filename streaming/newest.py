@@ -11,6 +11,7 @@ from streaming.codecs import Codec, Head
 from streaming.converted import Converted
 from streaming.coverage import Changes, Coverage
 from streaming.facets import Facets
+from streaming.filters import Filters
 from streaming.frame import Frame
 
 
@@ -21,6 +22,9 @@ class Newest:
         self.store = store
         self.facets = Facets(store.fragments)
         self.bars = Bars()
+        self.filters = Filters(store.fragments)
+        self.partial: set[str] = set()
+        """The feeds of which events are withheld, so that no message of theirs is one to resume from."""
         self._converted: dict[Codec, Converted] = {}
 
     def converted(self, codec: Codec) -> Converted:
@@ -39,6 +43,7 @@ class Newest:
         """Have nothing of these symbols any more."""
         self.facets.forget(symbols)
         self.bars.forget(symbols)
+        self.filters.forget(symbols)
         for converted in self._converted.values():
             converted.forget(symbols)
 
@@ -64,8 +69,10 @@ class Newest:
         frames = []
         for feed, found in pieces.items():
             state = self.store.feeds[feed]
-            head = codec.head(Head(feed, state.epoch, state.seq, snapshot, more))
-            frames.append(codec.frame(head, found, changes, coverage))
+            head = codec.head(Head(feed, state.epoch, state.seq, snapshot, more or feed in self.partial))
+            frame = codec.frame(head, found, changes, coverage)
+            frame.snapshot = snapshot
+            frames.append(frame)
         return frames
 
     def _pieces(self, data_type: DataType, symbol: str, snapshot: bool) -> Iterable[bytes]:

@@ -178,7 +178,7 @@ class Outbox:
     def _owe_frame(self, frame: Frame) -> bool:
         if frame.coverage is not None and frame.changes is not None:
             for data_type, symbols in frame.coverage.items():
-                self._owe(data_type, frame.changes.among(data_type, symbols), snapshot=False)
+                self._owe(data_type, frame.changes.among(data_type, symbols), snapshot=frame.snapshot)
         return frame.events is None or self.add_events(frame.events)
 
     def _owe(self, data_type: DataType, symbols: set[str], *, snapshot: bool) -> None:

@@ -44,6 +44,7 @@ class Subscribe(Action, frozen=True, kw_only=True, tag="subscribe"):
     data_types: list[DataType] | UnsetType = UNSET
     update_frequency: Frequency | UnsetType = UNSET
     filters: Filter | UnsetType | None = UNSET
+    ack: bool | UnsetType = UNSET
 
 
 class Update(Action, frozen=True, kw_only=True, tag="update"):
@@ -71,14 +72,36 @@ class Ping(Action, frozen=True, kw_only=True, tag="ping"):
     """Ask for a sign of life and the server's clock."""
 
 
-class Resume(Struct, frozen=True, kw_only=True, tag_field="action", tag="resume"):
-    """Ask for what was missed. Not supported yet, so that nothing of it but the id is read."""
+class Position(Struct, frozen=True, order=True):
+    """A message of a feed."""
 
-    id: RequestId | None = None
+    epoch: Annotated[int, Meta(ge=0, le=2**53)]
+    seq: Annotated[int, Meta(ge=0, le=2**53)]
 
 
-AnyAction = Auth | Subscribe | Update | Unsubscribe | Subscriptions | Ping | Resume
-ACTIONS = ("auth", "subscribe", "update", "unsubscribe", "subscriptions", "ping", "resume")
+class Positioned(Action, frozen=True, kw_only=True):
+    """An action about messages. ``epoch`` and ``seq`` stand for a position of the one feed there is, or of ``feed``."""
+
+    streams: dict[str, Position] | UnsetType = UNSET
+    feed: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    epoch: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
+    seq: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
+
+
+class Resume(Positioned, frozen=True, kw_only=True, tag="resume"):
+    """Ask for what was missed since the positions, and take up a session's subscriptions."""
+
+    session: Annotated[str, Meta(min_length=1, max_length=128)] | UnsetType = UNSET
+
+
+class Ack(Positioned, frozen=True, kw_only=True, tag="ack"):
+    """Be done with all that a subscription was sent of these feeds, up to the positions."""
+
+    subscription: Name = MAIN
+
+
+AnyAction = Auth | Subscribe | Update | Unsubscribe | Subscriptions | Ping | Resume | Ack
+ACTIONS = ("auth", "subscribe", "update", "unsubscribe", "subscriptions", "ping", "resume", "ack")
 
 
 class Unreadable(Struct, frozen=True):
@@ -97,6 +120,8 @@ class LimitsView(Struct, frozen=True, kw_only=True):
     data_types: list[str]
     subscriptions: int
     symbols_per_message: int
+    key_subscriptions: int
+    messages_per_second: int
 
 
 class QuotaView(Struct, frozen=True, kw_only=True):
@@ -124,6 +149,7 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     data_types: list[str]
     update_frequency: str
     filters: Filter | None = None
+    ack: bool = False
 
 
 class Message(Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -144,6 +170,8 @@ class Connected(Message, frozen=True, kw_only=True, tag="connected"):
     stale: bool = False
     limits: LimitsView | None = None
     quota: QuotaView | None = None
+    session: str = ""
+    session_seconds: int = 0
 
 
 class Authenticated(Message, frozen=True, kw_only=True, tag="authenticated"):
@@ -151,6 +179,8 @@ class Authenticated(Message, frozen=True, kw_only=True, tag="authenticated"):
 
     limits: LimitsView
     quota: QuotaView | None = None
+    session: str = ""
+    session_seconds: int = 0
 
 
 class Subscribed(Message, frozen=True, kw_only=True, tag="subscribed"):
@@ -190,6 +220,45 @@ class LimitsChanged(Message, frozen=True, kw_only=True, tag="limits"):
 
     limits: LimitsView
     subscriptions: dict[str, State]
+
+
+class Gap(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}):
+    """A gap certificate: what became of a feed's messages from one to another; where that lies before the first, of none.
+    ``subscription``: it is about that one alone, which has a position of its own because it is acknowledged.
+
+    ``filled``: every event among them, and the newest of every state that they changed, has been or will be sent. ``source``
+    says where from: ``journal``, ``state`` where there are no events to look for, or ``snapshot`` where the gap is not filled.
+    """
+
+    feed: str
+    from_: Position | None
+    to: Position
+    filled: bool
+    source: str
+    reason: str = ""
+    subscription: str = ""
+
+
+class Resumed(Message, frozen=True, kw_only=True, tag="resumed"):
+    """What was missed follows: first the events, then the states that changed. ``recovered``: every gap is filled."""
+
+    recovered: bool
+    gaps: list[Gap]
+    rejected: list[Rejected]
+    subscriptions: dict[str, State]
+
+
+class GapMessage(Message, frozen=True, kw_only=True, tag="gap"):
+    """This server has missed messages of a feed, and the events among them cannot be found."""
+
+    gap: Gap
+
+
+class Acked(Message, frozen=True, kw_only=True, tag="acked"):
+    """``pending``: how many events of the subscription were sent, or will be, and are not acknowledged."""
+
+    subscription: str
+    pending: int
 
 
 class Pong(Message, frozen=True, kw_only=True, tag="pong"):
@@ -246,6 +315,8 @@ def limits_view(limits: Limits, *, subscriptions: int, symbols_per_message: int)
         data_types=sorted(limits.data_types),
         subscriptions=subscriptions,
         symbols_per_message=symbols_per_message,
+        key_subscriptions=limits.subscriptions,
+        messages_per_second=limits.messages_per_second,
     )
 
 

@@ -21,7 +21,9 @@ from argus.access.watch import Watcher
 from argus.config import config
 from argus.errors import GOODBYE_RESTART, ArgusError
 from marketdata import universe
+from marketdata.journal import journal
 from marketdata.latest import store
+from marketdata.ledger import Position
 from marketdata.terminals import health as terminals
 from marketdata.terminals import keeper, probing
 from marketdata.terminals.declare import DeclarationError
@@ -29,9 +31,12 @@ from streaming.admission import Admission
 from streaming.codecs import Announcement
 from streaming.heartbeat import Heartbeats
 from streaming.hub import Hub
+from streaming.past import Past
 from streaming.presence import Presence
 from streaming.protocol import Failure, Goodbye
 from streaming.reader import Reader
+from streaming.relief import Relief
+from streaming.saved import Keeper
 from streaming.snapshots import Snapshots
 from streaming.wants import Wants
 
@@ -59,10 +64,14 @@ class Runtime:
     """One event loop's hub and the tasks around it."""
 
     def __init__(self) -> None:
-        self.hub = Hub(store, self._missed)
+        self.past = Past(journal())
+        self.hub = Hub(store, self._missed, self._events_missed, self.past)
         self.snapshots = Snapshots(self.hub)
         self.wants = Wants(self.hub)
+        self.sessions = Keeper()
+        self._healing: dict[str, asyncio.Task[None]] = {}
         self.admission = Admission(config.admit_per_second, time.monotonic()) if config.admit_per_second else None
+        self.relief = Relief(self.hub)
         self.stopped = False
         self._begun = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -72,6 +81,7 @@ class Runtime:
         runs: dict[str, Run] = {
             "reader": Reader(self.hub, self._joined).run,
             "wants": self.wants.run,
+            "sessions": self.sessions.run,
             "tick": self._tick,
             "heartbeats": Heartbeats(self.hub).run,
             "keys": Watcher(self._key_changed).run,
@@ -109,14 +119,29 @@ class Runtime:
         self.snapshots.want(feed, epoch, seq)
         self.wants.lost()
 
+    def _events_missed(self, feed: str, after: Position, until: Position) -> None:
+        """Look for events that this process has not heard; a feed's next gap waits for the one before."""
+        before = self._healing.get(feed)
+        task = asyncio.create_task(self._heal(feed, after, until, before))
+        self._healing[feed] = task
+        task.add_done_callback(lambda done: self._healing.pop(feed, None) if self._healing.get(feed) is done else None)
+
+    async def _heal(self, feed: str, after: Position, until: Position, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self.hub.heal(feed, after, until, await self.past.read(feed, after, until))
+
     def _joined(self) -> None:
         self.snapshots.load_all()
         self.wants.lost()
 
     async def _tick(self) -> None:
         while True:
+            due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
-            self.hub.tick(time.monotonic())
+            now = time.monotonic()
+            self.relief.tick(now, due)
+            self.hub.tick(now)
 
     def _key_changed(self, key_id: int, now: Principal | ArgusError) -> None:
         for connection in self.hub.of_key(key_id):

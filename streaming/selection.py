@@ -31,3 +31,5 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     data_types: frozenset[DataType]
     frequency: Frequency = Frequency.REALTIME
     filter: Filter | None = None
+    ack: bool = False
+    """Whether the client acknowledges what it is sent."""

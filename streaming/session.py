@@ -9,27 +9,36 @@ a stranger cannot keep the service busy. Nothing here raises on what a client se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
 from argus.access.principal import Principal
-from argus.errors import ALREADY_AUTHENTICATED, AUTH_TIMEOUT, NOT_AUTHENTICATED, NOT_SUPPORTED, ArgusError, Problem
+from argus.errors import ALREADY_AUTHENTICATED, AUTH_TIMEOUT, INVALID_ARGUMENT, NOT_AUTHENTICATED, ArgusError, Problem
 from streaming import subscriptions
 from streaming.codecs import JSON, Codec
 from streaming.parsing import parse
 from streaming.protocol import (
     VERSION,
+    Ack,
+    Acked,
     AnyAction,
     Auth,
     Authenticated,
     Connected,
     Failure,
+    Gap,
     LimitsChanged,
     LimitsView,
     Message,
     Ping,
     Pong,
+    Position,
+    Positioned,
     QuotaView,
+    Rejected,
+    Resume,
+    Resumed,
     Subscribe,
     Subscribed,
     Subscriptions,
@@ -41,6 +50,7 @@ from streaming.protocol import (
     Updated,
     limits_view,
 )
+from streaming.saved import HELD, Saved
 from streaming.selection import Selection
 from streaming.subscriptions import Book, Resolve
 
@@ -61,6 +71,23 @@ class Authenticate(Struct, frozen=True):
     key: str
 
 
+class Restore(Struct, frozen=True):
+    """Take up the session of a token, where there is one, and find out what was missed since ``positions`` (feed -> epoch and
+    seq; the empty name stands for the only feed). The answer comes back through ``restore`` and ``resumed``."""
+
+    id: str | int | None
+    token: str | None
+    positions: Mapping[str, Position]
+
+
+class Acknowledge(Struct, frozen=True):
+    """A subscription's client is done with this; see ``Restore`` for the positions. The answer comes back through ``acked``."""
+
+    id: str | int | None
+    subscription: str
+    positions: Mapping[str, Position]
+
+
 class Cover(Struct, frozen=True):
     """From now on the client receives this, and nothing else."""
 
@@ -73,7 +100,7 @@ class Close(Struct, frozen=True):
     problem: Problem
 
 
-Effect = Reply | Authenticate | Cover | Close
+Effect = Reply | Authenticate | Restore | Acknowledge | Cover | Close
 
 
 class Session:
@@ -81,6 +108,9 @@ class Session:
 
     A dialect's session derives from it: it reads other messages, translates them, and translates the replies.
     """
+
+    keeps = True
+    """Whether its subscriptions outlive the connection: a dialect has no way to take them up again."""
 
     def __init__(self, resolve: Resolve, now: Callable[[], int], codec: Codec = JSON) -> None:
         self.principal: Principal | None = None
@@ -97,7 +127,7 @@ class Session:
     @staticmethod
     def costs(action: AnyAction | Unreadable) -> int:
         """How many requests of the plan's budget it takes."""
-        return 0 if isinstance(action, Ping) else 1
+        return 0 if isinstance(action, Ping | Ack) else 1
 
     def receive(self, data: str | bytes) -> list[Effect]:
         """What a message brings about."""
@@ -121,6 +151,7 @@ class Session:
         heartbeat_interval: float,
         quota: QuotaView | None,
         stale: bool = False,
+        session: str = "",
     ) -> list[Effect]:
         """The first message, with the limits where a header or a ticket has brought a principal already."""
         self.principal = principal
@@ -134,13 +165,14 @@ class Session:
             stale=stale,
             limits=_limits(principal) if principal else None,
             quota=quota,
+            **_session(session if principal else ""),
         )
         return [Reply(message)]
 
-    def accept(self, principal: Principal, *, id: str | int | None, quota: QuotaView | None) -> list[Effect]:
-        """The key of an ``Authenticate`` is good."""
+    def accept(self, principal: Principal, *, id: str | int | None, quota: QuotaView | None, session: str = "") -> list[Effect]:
+        """The key of an ``Authenticate``, or of a session that is taken up, is good."""
         self.principal = principal
-        return [Reply(Authenticated(id=id, limits=_limits(principal), quota=quota))]
+        return [Reply(Authenticated(id=id, limits=_limits(principal), quota=quota, **_session(session)))]
 
     def refuse(self, error: ArgusError, *, id: str | int | None) -> list[Effect]:
         """The connection may not go on: its key is not good, or has ceased to be."""
@@ -175,6 +207,13 @@ class Session:
         self.book = refreshed
         return [self._cover(self.principal)]
 
+    def restate(self) -> list[Effect]:
+        """What is received, by the subscriptions, the plan and the groups' members of now."""
+        if self.principal is None:
+            return []
+        self.book = subscriptions.refresh(self.book, self._resolve)
+        return [self._cover(self.principal)]
+
     def _act(self, action: AnyAction) -> list[Effect]:
         if isinstance(action, Ping):
             return [Reply(Pong(id=action.id, server_time=self._now()))]
@@ -183,6 +222,8 @@ class Session:
                 raise ArgusError(ALREADY_AUTHENTICATED)
             return [Authenticate(action.id, action.key)]
         if self.principal is None:
+            if isinstance(action, Resume) and not isinstance(action.session, UnsetType):
+                return [self._ask_back(action)]
             raise ArgusError(NOT_AUTHENTICATED, "Send auth first.")
         return self._serve(action, self.principal)
 
@@ -219,10 +260,87 @@ class Session:
             return [Reply(unsubscribed), self._cover(principal)]
         if isinstance(action, Subscriptions):
             return [Reply(SubscriptionsState(id=action.id, subscriptions=subscriptions.state(self.book, principal)))]
-        raise ArgusError(NOT_SUPPORTED, "Resuming is not supported yet; subscribe, and a snapshot follows.", recovered=False)
+        if isinstance(action, Ack):
+            subscriptions.require_ack(self.book, action.subscription)
+            positions = _positions(action)
+            if not positions:
+                raise ArgusError(INVALID_ARGUMENT, "Say what is acknowledged: streams, or epoch and seq.", parameter="streams")
+            return [Acknowledge(action.id, action.subscription, positions)]
+        assert isinstance(action, Resume)
+        return [self._ask_back(action)]
+
+    def _ask_back(self, action: Resume) -> Restore:
+        token = None if isinstance(action.session, UnsetType) else action.session
+        positions = _positions(action)
+        if token is None and not self.book:
+            detail = "There is nothing to resume: name a session, or subscribe first."
+            raise ArgusError(INVALID_ARGUMENT, detail, parameter="session")
+        if token is not None and self.book:
+            detail = "A session is taken up before anything is subscribed to; this connection has subscriptions."
+            raise ArgusError(INVALID_ARGUMENT, detail, parameter="session")
+        return Restore(action.id, token, positions)
+
+    def restore(self, saved: Mapping[str, Saved]) -> list[Rejected]:
+        """Subscribe to what another connection had, as far as the plan and the universe allow now. What was rejected."""
+        assert self.principal is not None
+        rejected: list[Rejected] = []
+        for name, item in saved.items():
+            action = Subscribe(
+                subscription=name,
+                symbols=item.symbols,
+                data_types=item.data_types,
+                update_frequency=item.update_frequency,
+                filters=item.filters,
+                ack=item.ack,
+            )
+            try:
+                change = subscriptions.subscribe(self.book, action, self.principal, self._resolve)
+            except ArgusError as error:
+                problem = error.problem
+                rejected.append(Rejected(symbol=name, code=problem.code, name=problem.name, reason=error.message))
+            else:
+                self.book = change.book
+                rejected += change.rejected
+        return rejected
+
+    def cover(self) -> Cover:
+        """What the client is to receive."""
+        assert self.principal is not None
+        return self._cover(self.principal)
+
+    def acked(self, subscription: str, pending: int, *, id: str | int | None) -> Acked:
+        """What became of an ``Acknowledge``."""
+        return Acked(id=id, subscription=subscription, pending=pending)
+
+    def resumed(self, gaps: list[Gap], rejected: list[Rejected], *, id: str | int | None) -> Resumed:
+        """What became of a ``Restore``."""
+        assert self.principal is not None
+        state = subscriptions.state(self.book, self.principal)
+        recovered = all(gap.filled for gap in gaps)
+        return Resumed(id=id, recovered=recovered, gaps=gaps, rejected=rejected, subscriptions=state)
 
     def _cover(self, principal: Principal) -> Cover:
         return Cover(subscriptions.selections(self.book, principal))
+
+
+def _positions(action: Positioned) -> dict[str, Position]:
+    """Feed -> position; the empty name stands for the only feed."""
+    positions = {} if isinstance(action.streams, UnsetType) else dict(action.streams)
+    if isinstance(action.epoch, UnsetType) != isinstance(action.seq, UnsetType):
+        missing = "epoch" if isinstance(action.epoch, UnsetType) else "seq"
+        raise ArgusError(INVALID_ARGUMENT, "epoch and seq belong together.", parameter=missing)
+    if not isinstance(action.epoch, UnsetType) and not isinstance(action.seq, UnsetType):
+        if positions:
+            raise ArgusError(INVALID_ARGUMENT, "Give either streams or epoch and seq.", parameter="streams")
+        feed = "" if isinstance(action.feed, UnsetType) else action.feed
+        positions[feed] = Position(action.epoch, action.seq)
+    elif not isinstance(action.feed, UnsetType):
+        raise ArgusError(INVALID_ARGUMENT, "A feed needs its epoch and seq.", parameter="epoch")
+    return positions
+
+
+def _session(token: str) -> dict[str, Any]:
+    return {"session": token, "session_seconds": HELD} if token else {}
 
 
 def _limits(principal: Principal) -> LimitsView:

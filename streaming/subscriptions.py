@@ -26,10 +26,11 @@ from argus.errors import (
     Problem,
 )
 from marketdata.symbols import SymbolError, parse
-from marketdata.types import DataType
+from marketdata.types import EVENTS, DataType
 from marketdata.universe import EVERYTHING, Resolution
 from streaming.filters import FILTERED, Filter
-from streaming.protocol import Rejected, State, Subscribe, Unsubscribe, Update
+from streaming.protocol import Position, Rejected, State, Subscribe, Unsubscribe, Update
+from streaming.saved import Saved
 from streaming.selection import Frequency, Selection
 
 MAX_SUBSCRIPTIONS = 64
@@ -58,6 +59,7 @@ class Subscription(Struct, frozen=True, kw_only=True):
     data_types: frozenset[DataType]
     frequency: Frequency
     filter: Filter | None = None
+    ack: bool = False
 
     @property
     def everything(self) -> bool:
@@ -94,7 +96,9 @@ def subscribe(book: Book, action: Subscribe, principal: Principal, resolve: Reso
         frequency = Frequency.REALTIME if isinstance(action.update_frequency, UnsetType) else action.update_frequency
         filter = None if isinstance(action.filters, UnsetType) else action.filters
         _require_filtered_types(filter, data_types)
-        old = Subscription(names=frozenset(), data_types=data_types, frequency=frequency, filter=filter)
+        ack = action.ack is True
+        _require_events(data_types, ack=ack)
+        old = Subscription(names=frozenset(), data_types=data_types, frequency=frequency, filter=filter, ack=ack)
     else:
         _refuse_other_terms(old, action)
     added = _select(action.symbols, resolve)
@@ -112,6 +116,7 @@ def update(book: Book, action: Update, principal: Principal, resolve: Resolve) -
     data_types = old.data_types if isinstance(action.data_types, UnsetType) else _data_types(action.data_types, principal)
     filter = old.filter if isinstance(action.filters, UnsetType) else action.filters
     _require_filtered_types(filter, data_types)
+    _require_events(data_types, ack=old.ack)
     new = replace(old, data_types=data_types, frequency=frequency, filter=filter)
     chosen = _Chosen()
     if not isinstance(action.symbols, UnsetType):
@@ -160,7 +165,9 @@ def selections(book: Book, principal: Principal) -> dict[str, Selection]:
         data_types = frozenset(data_type for data_type in item.data_types if data_type in principal.limits.data_types)
         if data_types:
             symbols = None if item.everything else item.symbols
-            chosen[name] = Selection(symbols=symbols, data_types=data_types, frequency=item.frequency, filter=item.filter)
+            chosen[name] = Selection(
+                symbols=symbols, data_types=data_types, frequency=item.frequency, filter=item.filter, ack=item.ack
+            )
     return chosen
 
 
@@ -173,9 +180,34 @@ def state(book: Book, principal: Principal) -> dict[str, State]:
             data_types=[data_type for data_type in DataType if data_type in item.data_types & principal.limits.data_types],
             update_frequency=item.frequency,
             filters=item.filter,
+            ack=item.ack,
         )
         for name, item in book.items()
     }
+
+
+def saved(
+    book: Book,
+    before: Mapping[str, Saved],
+    at: dict[str, Position],
+    acked: Mapping[str, Mapping[str, tuple[int, int]]],
+) -> dict[str, Saved]:
+    """What makes this book again. ``before``: what was saved until now, ``at``: how far each feed has come, ``acked``: how far
+    each subscription was acknowledged."""
+    result = {}
+    for name, item in book.items():
+        old = before.get(name)
+        new = Saved(
+            symbols=_words(item),
+            data_types=sorted(item.data_types),
+            update_frequency=item.frequency,
+            filters=item.filter,
+            ack=item.ack,
+            acked={feed: Position(*position) for feed, position in acked.get(name, {}).items()},
+            since=at if old is None else old.since,
+        )
+        result[name] = new if old is None or old == replace(new, acked=old.acked) else replace(new, since=at)
+    return result
 
 
 def count(book: Book) -> int:
@@ -277,6 +309,20 @@ def _find(book: Book, name: str) -> Subscription:
     return found
 
 
+def require_ack(book: Book, name: str) -> None:
+    """Raise unless there is this subscription, and it is one to be acknowledged."""
+    if not _find(book, name).ack:
+        detail = f"The subscription {name!r} is not acknowledged; subscribe with ack to another."
+        raise ArgusError(INVALID_ARGUMENT, detail, parameter="subscription")
+
+
+def _require_events(data_types: frozenset[DataType], *, ack: bool) -> None:
+    """What is acknowledged are events: each is sent until it is."""
+    if ack and (states := data_types - EVENTS):
+        detail = f"Only events can be acknowledged: {', '.join(sorted(EVENTS))}; not {', '.join(sorted(states))}."
+        raise ArgusError(INVALID_ARGUMENT, detail, parameter="ack")
+
+
 def _data_types(given: list[DataType], principal: Principal) -> frozenset[DataType]:
     if not given:
         raise ArgusError(INVALID_ARGUMENT, "The parameter 'data_types' names no data type.", parameter="data_types")
@@ -299,6 +345,7 @@ def _refuse_other_terms(old: Subscription, action: Subscribe) -> None:
         ("data_types", UNSET if isinstance(action.data_types, UnsetType) else frozenset(action.data_types), old.data_types),
         ("update_frequency", action.update_frequency, old.frequency),
         ("filters", action.filters, old.filter),
+        ("ack", action.ack, old.ack),
     ):
         if given is not UNSET and given != present:
             detail = f"The subscription {action.subscription!r} has another {parameter}: send update, or use another name."

@@ -12,8 +12,6 @@ LOOK = 0.2
 """Seconds between two looks whether something has changed."""
 RETRY = 1.0
 """Seconds after which the cache is asked again where it did not answer."""
-FAREWELL = 1.0
-"""Seconds for the last word; the feeds forget who is silent anyway."""
 
 
 class Wants:
@@ -28,20 +26,16 @@ class Wants:
         self._lost += 1
 
     async def run(self) -> None:
-        """Look and announce until cancelled; then take it back."""
+        """Look and announce until cancelled. What was said last holds for a while: the clients may come back elsewhere."""
         announcer = Announcer()
         said: tuple[int, int] | None = None
         again = 0.0
-        try:
-            while True:
-                now = (self._hub.demand, self._lost)
-                if now != said or time.monotonic() >= again:
-                    if now != said:
-                        wanted = self._hub.wanted()
-                    taken = await asyncio.to_thread(announcer.announce, wanted, now[1])
-                    said = now
-                    again = time.monotonic() + (RENEW if taken else RETRY)
-                await asyncio.sleep(LOOK)
-        finally:
-            async with asyncio.timeout(FAREWELL):
-                await asyncio.to_thread(announcer.announce, {})
+        while True:
+            now = (self._hub.demand, self._lost)
+            if now != said or time.monotonic() >= again:
+                if now != said:
+                    wanted = self._hub.wanted()
+                taken = await asyncio.to_thread(announcer.announce, wanted, now[1])
+                said = now
+                again = time.monotonic() + (RENEW if taken else RETRY)
+            await asyncio.sleep(LOOK)

@@ -10,8 +10,9 @@ from django.core.cache import cache
 
 from argus.access import check, limits
 from argus.config import config
-from marketdata import universe
+from marketdata import journal, universe
 from marketdata.latest import store
+from tests.streaming.returning import Source
 from tests.streaming.server import UNIVERSE, Server, new_key, serve
 
 
@@ -19,6 +20,7 @@ from tests.streaming.server import UNIVERSE, Server, new_key, serve
 def clean_process(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of an earlier test: what a process keeps beside the database."""
     monkeypatch.setattr(limits, "_limiter", limits.MemoryLimiter())
+    monkeypatch.setattr(journal, "_journals", {})
     channel_layers.backends.clear()
     for holder in (cache, check.cache, store):
         holder.clear()
@@ -29,6 +31,12 @@ def clean_process(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> It
     channel_layers.backends.clear()
     for holder in (cache, check.cache, store):
         holder.clear()
+
+
+@pytest.fixture
+def source(server: Server) -> Source:
+    """A feed that writes its journal."""
+    return Source()
 
 
 @pytest.fixture

@@ -1,0 +1,147 @@
+"""What this process has heard lately of each feed, and behind that the journal: which events a client or the hub has missed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+
+import structlog
+
+from argus.config import config
+from marketdata.batch import Batch
+from marketdata.journal import UNAVAILABLE, Entry, Journal, Reading, reading
+from marketdata.ledger import NOWHERE, Position
+
+log = structlog.get_logger(__name__)
+
+DEADLINE = 3.0
+"""Seconds for one look into the journal."""
+MOST = 20_000
+"""Messages of a feed that are remembered here; beyond them the journal is asked."""
+BYTES = 16 * 1024 * 1024
+"""What their events may take."""
+
+
+class Past:
+    """The feeds' messages without their quotes. One per event loop; ``note`` is called for each message in its order."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._feeds: dict[str, _Feed] = {}
+
+    def note(self, batch: Batch) -> None:
+        """Remember a message."""
+        feed = self._feeds.get(batch.feed)
+        if feed is None:
+            feed = self._feeds[batch.feed] = _Feed()
+        feed.add(Entry(batch.epoch, batch.seq, batch.published, [], batch.events, batch.term))
+
+    def forget(self, feed: str) -> None:
+        """A feed is no more."""
+        self._feeds.pop(feed, None)
+
+    def back(self, feed: str, position: Position, seconds: float) -> Position | None:
+        """Where a feed stood so long before a message; None where that is not remembered."""
+        known = self._feeds.get(feed)
+        return None if known is None else known.back(position, seconds)
+
+    async def read(self, feed: str, after: Position, until: Position) -> Reading:
+        """All messages beyond ``after`` up to and including ``until``: from here where this process has heard them all."""
+        if after >= until:
+            return Reading([], True, "")
+        known = self._feeds.setdefault(feed, _Feed())
+        found = known.read(after, until)
+        if found.complete:
+            return found
+        async with known.looking:
+            found = known.read(after, until)
+            if not found.complete:
+                found = await self._look(feed, after, until)
+                if found.complete:
+                    known.prepend(after, found.entries)
+        return found
+
+    async def _look(self, feed: str, after: Position, until: Position) -> Reading:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await asyncio.to_thread(self._journal.read, feed, after, until)
+        except TimeoutError:
+            log.warning("journal_not_read", feed=feed, error="deadline")
+            return Reading([], False, UNAVAILABLE)
+
+
+class _Feed:
+    """A feed's messages in order, with no hole but where a new epoch begins. ``looking``: the journal is being asked."""
+
+    def __init__(self) -> None:
+        self.looking = asyncio.Lock()
+        self._entries: deque[Entry] = deque()
+        self._arrived: deque[float] = deque()
+        self._bytes = 0
+        self._begin: Position = NOWHERE
+        """Everything beyond it is here."""
+
+    def add(self, entry: Entry) -> None:
+        position = (entry.epoch, entry.seq)
+        last = self._last()
+        if last is None or not (position == (last[0], last[1] + 1) or (entry.epoch != last[0] and entry.seq == 1)):
+            self._entries.clear()
+            self._arrived.clear()
+            self._bytes = 0
+            self._begin = (entry.epoch, entry.seq - 1)
+        now = time.monotonic()
+        self._entries.append(entry)
+        self._arrived.append(now)
+        self._bytes += _size(entry)
+        while self._arrived[0] < now - config.journal_seconds or len(self._entries) > MOST or self._bytes > BYTES:
+            if len(self._entries) == 1:
+                break
+            oldest = self._entries.popleft()
+            self._arrived.popleft()
+            self._bytes -= _size(oldest)
+            self._begin = (oldest.epoch, oldest.seq)
+
+    def prepend(self, after: Position, entries: Iterable[Entry]) -> None:
+        """Remember what the journal had from before, for the next one who asks."""
+        older = list(takewhile(lambda entry: (entry.epoch, entry.seq) <= self._begin, entries))
+        if not self._entries or not older or (older[-1].epoch, older[-1].seq) != self._begin:
+            return
+        size = sum(map(_size, older))
+        if self._bytes + size > BYTES or len(self._entries) + len(older) > MOST:
+            return
+        self._entries.extendleft(Entry(e.epoch, e.seq, e.published, [], e.events, e.term) for e in reversed(older))
+        self._arrived.extendleft([self._arrived[0]] * len(older))
+        self._bytes += size
+        self._begin = after
+
+    def read(self, after: Position, until: Position) -> Reading:
+        return reading(list(self._between(after, until)), after, until, lambda: self._begin if self._entries else None)
+
+    def back(self, position: Position, seconds: float) -> Position | None:
+        at: float | None = None
+        for entry, arrived in zip(reversed(self._entries), reversed(self._arrived), strict=True):
+            if at is None and (entry.epoch, entry.seq) <= position:
+                at = arrived
+            if at is not None and arrived <= at - seconds:
+                return (entry.epoch, entry.seq)
+        return None
+
+    def _between(self, after: Position, until: Position) -> Iterator[Entry]:
+        found = []
+        for entry in reversed(self._entries):
+            position = (entry.epoch, entry.seq)
+            if position <= after:
+                break
+            if position <= until:
+                found.append(entry)
+        return reversed(found)
+
+    def _last(self) -> Position | None:
+        return (self._entries[-1].epoch, self._entries[-1].seq) if self._entries else None
+
+
+def _size(entry: Entry) -> int:
+    return 200 + sum(sum(map(len, fragments)) + 60 * len(fragments) for _, fragments in entry.events.values())
