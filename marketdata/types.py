@@ -20,6 +20,7 @@ class DataType(StrEnum):
     VOLUME = "volume"
     ORDERBOOK = "orderbook"
     STATUS = "status"
+    TRADE = "trade"
     KLINE_1M = "kline:1m"
     KLINE_5M = "kline:5m"
     KLINE_15M = "kline:15m"
@@ -76,6 +77,9 @@ class Period(StrEnum):
 
 KLINES = {DataType(f"kline:{period}"): period for period in (Period.M1, Period.M5, Period.M15, Period.M30, Period.H1, Period.D1)}
 """The data types that are bars, and the periods of them."""
+
+EVENTS = frozenset({DataType.STATUS, DataType.TRADE, *KLINES})
+"""The data types of which each one is delivered, in order, and none is merged (of the bars: the closed ones)."""
 
 
 Number = int | float
@@ -222,4 +226,11 @@ class Parsed(msgspec.Struct, frozen=True):
     """What one raw batch became: quotes in the source's order, and the records that were refused."""
 
     quotes: tuple[Quote, ...] = ()
+    errors: tuple[ParseError, ...] = ()
+
+
+class ParsedTrades(msgspec.Struct, frozen=True):
+    """The same of trades: each one, in the order of its symbol's ``time`` and ``index``, and the records that were refused."""
+
+    trades: tuple[Trade, ...] = ()
     errors: tuple[ParseError, ...] = ()

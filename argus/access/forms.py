@@ -18,6 +18,7 @@ DATA_TYPE_NAMES = {
     "volume": _("volume"),
     "orderbook": _("order book"),
     "status": _("trading status"),
+    "trade": _("trades"),
     "kline:1m": _("K-lines, 1 minute"),
     "kline:5m": _("K-lines, 5 minutes"),
     "kline:15m": _("K-lines, 15 minutes"),
@@ -51,7 +52,16 @@ class PlanForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Plan
-        fields = ("name", "requests_per_minute", "connections", "symbols", "data_types", "priority")
+        fields = (
+            "name",
+            "requests_per_minute",
+            "connections",
+            "symbols",
+            "subscriptions",
+            "messages_per_second",
+            "data_types",
+            "priority",
+        )
 
 
 class KeyForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -12,8 +12,14 @@ SCOPE_OPERATE = "operate"
 """What operators do: caches, pools, diagnostics."""
 SCOPES = (SCOPE_READ, SCOPE_OPERATE)
 KLINE_TYPES = ("kline:1m", "kline:5m", "kline:15m", "kline:30m", "kline:1h", "kline:1d")
-DATA_TYPES = ("quote", "price", "volume", "orderbook", "status", *KLINE_TYPES)
+DATA_TYPES = ("quote", "price", "volume", "orderbook", "status", "trade", *KLINE_TYPES)
 """What a plan may include: the values of ``marketdata.types.DataType``, which stands above this room; a test compares them."""
+
+
+SUBSCRIPTIONS = 100_000
+"""What a plan allows to all connections of a key together unless it says otherwise."""
+MESSAGES_PER_SECOND = 100
+"""What a plan allows to one connection unless it says otherwise."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +31,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     data_types: frozenset[str]
     priority: int
     """Higher is served first under load: 0 low, 1 normal, 2 high."""
+    subscriptions: int = SUBSCRIPTIONS
+    """Of all the key's connections together."""
+    messages_per_second: int = MESSAGES_PER_SECOND
+    """From one connection, whatever they ask for."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 
 from marketdata.exchanges import Kind
 from marketdata.series import Series
-from marketdata.types import Dividend, Instrument, Parsed, Period
+from marketdata.types import Dividend, Instrument, Parsed, ParsedTrades, Period
 
 
 class SourceError(Exception):
@@ -50,6 +50,7 @@ class Capability(StrEnum):
 
     QUOTES = "quotes"
     PUSH = "push"
+    TRADES = "trades"
     BARS = "bars"
     INSTRUMENTS = "instruments"
     SECTORS = "sectors"
@@ -79,9 +80,11 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     time: int | None = None
     restarts: int = 0
     interruptions: int = 0
-    """How often quotes may have been missed since it started: its pushes were lost and had to be made again."""
+    """How often quotes or trades may have been missed since it started: pushes were lost and had to be made again, or trades
+    were dropped."""
     dropped: int = 0
-    """Quotes that the source's own bounded queue merged away since it started (newest per symbol wins)."""
+    """Quotes that the source's own bounded queue merged away since it started (newest per symbol wins), and the trades that it
+    had no room for, which are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,21 @@ class Bars:
 
 
 OnParsed = Callable[[Parsed], None]
+OnTrades = Callable[[ParsedTrades], None]
 
 
 class Subscription(Protocol):
     """A running push of quotes."""
+
+    def close(self) -> None:
+        """End the push. Idempotent; no callback runs after it returns."""
+
+
+class TradeSubscription(Protocol):
+    """A running push of trades, of no symbol to begin with."""
+
+    def watch(self, symbols: frozenset[str] | None) -> None:
+        """Push these symbols' trades from now on, and no others'; None: all that the source has. Never waits."""
 
     def close(self) -> None:
         """End the push. Idempotent; no callback runs after it returns."""
@@ -135,6 +149,11 @@ class Source(Protocol):
         ``on_parsed`` may block; what the source does meanwhile is its own stated policy (a replay waits, a terminal keeps
         all in order up to a bound, merges to the newest per symbol beyond it, and counts what it merged).
         """
+
+    def subscribe_trades(self, on_trades: OnTrades) -> TradeSubscription:
+        """Push trades as they happen: every one, each symbol in order of time and index, none of the past. What a source cannot
+        keep for an ``on_trades`` that blocks it counts in its status as ``dropped`` and as an interruption. Raises
+        ``Unsupported``."""
 
     def fetch_bars(
         self,

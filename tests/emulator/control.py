@@ -115,6 +115,10 @@ class EmulatedTerminal:
         """Push raw ticks as they are; they are also what a full tick shows from now on."""
         self.order({"push": ticks})
 
+    def push_trades(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Push raw rows of ``l2transaction`` as they are, to whoever has subscribed their codes."""
+        self.order({"trades": rows})
+
     def place(self, ticks: Mapping[str, Mapping[str, Any]]) -> None:
         """Make raw ticks what a full tick shows, without pushing them."""
         self.order({"place": ticks})
@@ -144,7 +148,8 @@ class EmulatedTerminal:
         self.order({"print": text})
 
     def stats(self) -> dict[str, Any]:
-        """``calls`` (method, codes, first, arguments), ``subscriptions`` (their sizes), ``connections``, ``step``."""
+        """``calls`` (method, codes, first, arguments), ``subscriptions`` (their sizes), ``trades`` (the codes with Level-2 ones),
+        ``connections``, ``step``."""
         return self.order({"stats": True})
 
     def clients(self) -> dict[str, Any]:

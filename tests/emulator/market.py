@@ -7,7 +7,21 @@ from typing import Any, Final
 from tests.emulator import history
 from tests.emulator.history import DAYS, MIDNIGHT, base
 
-__all__ = ["CLOSE", "DAYS", "FUND", "FUTURES", "INDICES", "MIDNIGHT", "OPENED", "OPTIONS", "bars", "detail", "stocks", "tick"]
+__all__ = [
+    "CLOSE",
+    "DAYS",
+    "FUND",
+    "FUTURES",
+    "INDICES",
+    "MIDNIGHT",
+    "OPENED",
+    "OPTIONS",
+    "bars",
+    "detail",
+    "stocks",
+    "tick",
+    "trades",
+]
 
 OPENED: Final = MIDNIGHT + (9 * 60 + 30) * 60_000
 CLOSE: Final = 15 * 3_600_000
@@ -67,6 +81,31 @@ def tick(code: str, step: int, levels: int = 5) -> dict[str, Any]:
         "askVol": [11 + level for level in range(book)],
         "bidVol": [21 + level for level in range(book)],
     }
+
+
+def trades(code: str, step: int) -> list[dict[str, Any]]:
+    """The Level-2 trades between the step before and this one, in shares: all that the ticks' volume grew by, and of Shenzhen a
+    cancel among them. Only stocks have any."""
+    if code in FUTURES or code in INDICES or code == FUND or not 0 < step <= history.LAST_STEP:
+        return []
+    price, time = base(code) + 0.01 * (step * 7 % 20), OPENED + history.since_open(step)
+    rows = [(2, price, 300), (1, price, 8_000), (1, price, 4_000)]
+    if code.endswith(".SZ"):
+        rows.insert(1, (3, 0.0, 700))
+    return [
+        {
+            "time": time - 1500 + 300 * place,
+            "price": at,
+            "volume": size,
+            "amount": at * size,
+            "tradeIndex": 10 * step + place,
+            "buyNo": 1000 * step + place,
+            "sellNo": 1000 * step + 500 + place,
+            "tradeType": 0,
+            "tradeFlag": flag,
+        }
+        for place, (flag, at, size) in enumerate(rows)
+    ]
 
 
 def _future(code: str, step: int, levels: int) -> dict[str, Any]:

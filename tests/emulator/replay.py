@@ -1,6 +1,7 @@
 """A recorded session as an emulated terminal shows it: every row a raw tick, due at a moment of the wall clock.
 
-Independent of the readers under test. Reads the vendors' zipped CSV files of Shanghai and Shenzhen level-1 snapshots in place.
+Independent of the readers under test. Reads the vendors' zipped CSV files of Shanghai and Shenzhen level-1 snapshots in place,
+and those of Level-2 trades (``level2``).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import datetime
 import time
 import zipfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-CHINA: Final = datetime.timezone(datetime.timedelta(hours=8))
+from tests.emulator.level2 import executions, is_level2
+from tests.emulator.moments import CHINA, milliseconds
+
 LEVELS: Final = 5
 """Levels of the book in a tick, as a terminal of level 1 has them."""
 STATUS: Final = {
@@ -44,13 +46,6 @@ LAYOUTS: Final = (
     ),
     Layout("SZ", ("MDDate", "MDTime"), "TradingPhaseCode", ("BuyPrice", "BuyOrderQty"), ("SellPrice", "SellOrderQty"), 1),
 )
-
-
-@cache
-def _milliseconds(text: str) -> int:
-    """Of ``2021.12.01T09:15:02.000``."""
-    moment = datetime.datetime.fromisoformat(text.replace(".", "-", 2)).replace(tzinfo=CHINA)
-    return round(moment.timestamp() * 1000)
 
 
 class Row(NamedTuple):
@@ -84,7 +79,7 @@ class _File:
             cells = line.split(",", 3)
             digits = cells[code_at].partition(".")[0]
             text = "T".join(cells[place] for place in time_at)
-            yield Row(_milliseconds(text), f"{digits.zfill(6)}.{self.layout.market}", self, line)
+            yield Row(milliseconds(text), f"{digits.zfill(6)}.{self.layout.market}", self, line)
 
     def tick(self, row: Row) -> dict[str, Any]:
         """Volumes in lots of 100 shares, whole ones, and the day's in shares beside it."""
@@ -124,20 +119,25 @@ class _File:
 
 
 class Session:
-    """Recordings of one day together, by time; rows of a code, and rows of the same time, in their file's order."""
+    """Recordings of one day together, by time; rows of a code, and rows of the same time, in their file's order. ``trades`` are
+    those of the files of Level 2 among them."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         latest: dict[str, int] = {}
         rows: list[Row] = []
+        level2 = [path for path in paths if is_level2(path)]
         for path in paths:
-            for row in _File(path).rows():
+            for row in () if path in level2 else _File(path).rows():
                 # A row whose time goes back stays behind the one before it.
                 latest[row.code] = max(row.time, latest.get(row.code, 0))
                 rows.append(row if row.time == latest[row.code] else row._replace(time=latest[row.code]))
         self.rows = sorted(rows, key=lambda row: row.time)
-        self.codes = sorted(latest)
+        self.trades = sorted((row for path in level2 for row in executions(path)), key=lambda row: row.time)
+        self.codes = sorted(latest.keys() | {row.code for row in self.trades})
         self._times = [row.time for row in self.rows]
-        self.midnight = self._times[0] - (self._times[0] + 8 * 3_600_000) % 86_400_000
+        self._trade_times = [row.time for row in self.trades]
+        first = min([*self._times[:1], *self._trade_times[:1]])
+        self.midnight = first - (first + 8 * 3_600_000) % 86_400_000
 
     @property
     def day(self) -> int:
@@ -147,6 +147,10 @@ class Session:
     def position(self, moment: int) -> int:
         """How many rows there are up to a moment of the session (ms)."""
         return bisect_right(self._times, moment)
+
+    def trade_position(self, moment: int) -> int:
+        """The same of the trades."""
+        return bisect_right(self._trade_times, moment)
 
     def state(self, position: int) -> dict[str, Row]:
         """The newest row of each code among the first ``position`` ones."""
@@ -183,15 +187,28 @@ class Replay:
     def __init__(self, session: Session, pace: Pace) -> None:
         self.session = session
         self.pace = pace
-        self._next = session.position(pace.moment(time.time()))
+        moment = pace.moment(time.time())
+        self._next, self._next_trade = session.position(moment), session.trade_position(moment)
         self.beginning = {code: row.tick() for code, row in session.state(self._next).items()}
 
     @property
     def wait(self) -> float | None:
         """Seconds until the next row is due; None after the last."""
-        if self._next >= len(self.session.rows):
-            return None
-        return max(0.0, self.pace.due(self.session.rows[self._next].time) - time.time())
+        rows, trades = (
+            self.session.rows[self._next : self._next + 1],
+            self.session.trades[self._next_trade : self._next_trade + 1],
+        )
+        times = [*(row.time for row in rows), *(execution.time for execution in trades)]
+        return max(0.0, self.pace.due(min(times)) - time.time()) if times else None
+
+    def due_trades(self) -> dict[str, list[dict[str, Any]]]:
+        """The trades that have become due, by code."""
+        until = self.session.trade_position(self.pace.moment(time.time()))
+        found: dict[str, list[dict[str, Any]]] = {}
+        for execution in self.session.trades[self._next_trade : until]:
+            found.setdefault(execution.code, []).append(execution.row)
+        self._next_trade = max(self._next_trade, until)
+        return found
 
     def due(self) -> Iterator[Mapping[str, dict[str, Any]]]:
         """The rows that have become due, each once and in order: as pushes, in which a code stands once at most."""

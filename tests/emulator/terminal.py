@@ -25,6 +25,7 @@ from tests.emulator import bson, history, market
 from tests.emulator.replay import Pace, Replay, of_day
 from tests.emulator.replay import Session as Recorded
 
+L2 = "l2transaction"
 NOT_REALIZED = '{"ErrorID": 300000, "ErrorMsg": "function not realize"}'
 
 
@@ -37,9 +38,9 @@ class Modes:
     latency: float = 0.0
     """Seconds before each answer."""
     missing: list[str] = field(default_factory=list)
-    """Functions, and names of commonControl, that answer "function not realize"."""
+    """Functions, names of commonControl and pairs such as "subscribe_quote l2transaction", that answer "function not realize"."""
     failing: list[str] = field(default_factory=list)
-    """Functions that answer an error of another kind."""
+    """The same that answer an error of another kind."""
     freeze_on: list[str] = field(default_factory=list)
     """Functions that are never answered, while all others are."""
     levels: int = 5
@@ -99,12 +100,24 @@ class Terminal:
             self.ticks.clear()
             for session in self.sessions:
                 session.push_all()
+                traded = {code for number in session.periods for code in session.subscriptions[number][1]}
+                session.push_trades({code: market.trades(code, self.step) for code in traded})
 
     def push(self, ticks: dict[str, dict[str, Any]]) -> None:
         """Scripted ticks become the newest ones and are pushed as they are."""
         self.ticks.update({code: tick for code, tick in ticks.items() if tick})
         for session in self.sessions:
             session.push(ticks)
+
+    def push_trades(self, rows: dict[str, list[dict[str, Any]]]) -> None:
+        """Scripted or recorded Level-2 rows are pushed as they are."""
+        for session in self.sessions:
+            session.push_trades(rows)
+
+    def traded(self) -> list[str]:
+        """The codes whose trades are subscribed, by any client."""
+        periods = ((session, number) for session in self.sessions for number, period in session.periods.items() if period == L2)
+        return sorted(code for session, number in periods for code in session.subscriptions[number][1])
 
     def clients(self) -> dict[str, Any]:
         """Who is here: the sizes of all subscriptions, and how many connections there are."""
@@ -113,7 +126,7 @@ class Terminal:
 
     def stats(self) -> dict[str, Any]:
         """What a test may want to know."""
-        return {"calls": list(self.calls), "step": self.step, **self.clients()}
+        return {"calls": list(self.calls), "step": self.step, "trades": self.traded(), **self.clients()}
 
 
 class Session:
@@ -125,7 +138,7 @@ class Session:
         self.subscriptions: dict[int, tuple[bool, set[str]]] = {}
         """Number -> whether it is a whole-quote subscription, and its codes."""
         self.periods: dict[int, str] = {}
-        """Number of a subscription to bars -> their period."""
+        """Number of a subscription to bars or to Level-2 trades -> their period."""
 
     def send(self, frame: dict[str, Any]) -> None:
         if not self.writer.is_closing():
@@ -134,11 +147,23 @@ class Session:
     def push_all(self) -> None:
         """Every subscription's current ticks."""
         for number, (whole, codes) in self.subscriptions.items():
-            self._push(number, whole, {code: self.terminal.tick(code) for code in codes})
+            if self.periods.get(number) != L2:
+                self._push(number, whole, {code: self.terminal.tick(code) for code in codes})
+
+    def push_trades(self, rows: dict[str, list[dict[str, Any]]]) -> None:
+        """These rows, to the subscriptions that have them: each code has its own."""
+        modes = self.terminal.modes
+        for number, period in self.periods.items():
+            _, codes = self.subscriptions[number]
+            wanted = {code: rows[code] for code in codes if rows.get(code)} if period == L2 else {}
+            if wanted and not (modes.mute or modes.frozen):
+                self.send({"k": "push", "seq": number, "raw": bson.encode(wanted)})
 
     def push(self, ticks: dict[str, dict[str, Any]]) -> None:
         """These ticks, to the subscriptions that have them."""
         for number, (whole, codes) in self.subscriptions.items():
+            if self.periods.get(number) == L2:
+                continue
             if wanted := {code: tick for code, tick in ticks.items() if code in codes}:
                 self._push(number, whole, wanted)
 
@@ -165,13 +190,14 @@ class Session:
             arguments = frame["a"]
             self.terminal.calls.append(_record(method, arguments))
             name = arguments[0] if method == "commonControl" else method
+            names = {name, " ".join([name, *(word for word in arguments if isinstance(word, str))])}
             if modes.frozen or name in modes.freeze_on:
                 continue
             if modes.latency:
                 await asyncio.sleep(modes.latency)
-            if name in modes.missing:
+            if names.intersection(modes.missing):
                 self.send({"k": "error", "id": frame["id"], "e": NOT_REALIZED})
-            elif name in modes.failing:
+            elif names.intersection(modes.failing):
                 self.send({"k": "error", "id": frame["id"], "e": "the quote server does not answer"})
             else:
                 self.send({"k": "reply", "id": frame["id"], "r": self._answer(method, arguments)})
@@ -183,10 +209,10 @@ class Session:
                 whole = method == "subscribe_whole_quote"
                 known = set(self.terminal.expand(codes))
                 self.subscriptions[number] = (whole, known)
-                bars = period != [] and period[0] != "tick"
-                if bars:
+                named = period != [] and period[0] != "tick"
+                if named:
                     self.periods[number] = period[0]
-                if whole or bars:
+                if (whole or named) and period[:1] != [L2]:
                     self._push(number, whole, {code: self.terminal.tick(code) for code in known})
                 return number
             case "unsubscribe_quote", [number]:
@@ -368,6 +394,8 @@ def obey(terminal: Terminal, order: dict[str, Any]) -> dict[str, Any]:
             terminal.modes = Modes(**{**asdict(terminal.modes), **modes})
         case {"push": ticks}:
             terminal.push(ticks)
+        case {"trades": rows}:
+            terminal.push_trades(rows)
         case {"place": ticks}:
             terminal.ticks.update(ticks)
         case {"bars": bars}:
@@ -444,6 +472,8 @@ def _replay(arguments: argparse.Namespace) -> Replay | None:
 async def _play(terminal: Terminal, replay: Replay) -> None:
     while (wait := replay.wait) is not None:
         await asyncio.sleep(wait)
+        # Before the snapshots that count them.
+        terminal.push_trades(replay.due_trades())
         for ticks in replay.due():
             terminal.push(dict(ticks))
 

@@ -24,7 +24,7 @@ import pytest
 
 from marketdata import symbols
 from marketdata.sources.base import Source, SourceError, State
-from marketdata.types import Bar, Parsed, Period, Quote, TradingStatus
+from marketdata.types import Bar, Parsed, ParsedTrades, Period, Quote, Trade, TradingStatus
 
 PATIENCE = 30.0
 """Seconds after which a condition that was waited for counts as never coming."""
@@ -43,7 +43,8 @@ class SourceCase:
 
     ``make`` gives a new source, not started. ``symbols`` have a quote once it is up. ``advance`` lets the market move on a
     little (nothing where it moves by itself); it is called again and again until what is waited for has come.
-    ``periods`` are those of which there are bars, ``market`` one whose trading dates are known.
+    ``periods`` are those of which there are bars, ``market`` one whose trading dates are known; ``trades`` trade as the market
+    moves on, at least two of them where the source has trades.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SourceCase:
     advance: Callable[[], None] = _nothing
     periods: tuple[Period, ...] = ()
     market: str = "SH"
+    trades: tuple[str, ...] = ()
 
 
 CaseContext = Callable[[pytest.FixtureRequest], AbstractContextManager[SourceCase]]
@@ -109,6 +111,23 @@ class Collector:
         self.deliveries += 1
         for quote in parsed.quotes:
             self.quotes[quote.symbol].append(quote)
+
+
+@dataclass
+class TradeCollector:
+    """The same of trades."""
+
+    deliveries: int = 0
+    trades: dict[str, list[Trade]] = field(default_factory=lambda: defaultdict(list))
+
+    def __call__(self, parsed: ParsedTrades) -> None:
+        self.deliveries += 1
+        for trade in parsed.trades:
+            self.trades[trade.symbol].append(trade)
+
+    def count(self, symbol: str) -> int:
+        """How many have come of a symbol."""
+        return len(self.trades.get(symbol, ()))
 
 
 def running() -> set[object]:
@@ -229,4 +248,23 @@ def bar_problems(bar: Bar) -> list[str]:
         problems.append("a price that is none or off the tick")
     if bar.volume < 0 or (bar.amount is not None and bar.amount < 0):
         problems.append(f"volume {bar.volume} amount {bar.amount}")
+    return problems
+
+
+def trade_problems(trades: list[Trade]) -> list[str]:
+    """What is wrong with one symbol's trades in the order in which they came, whatever their source."""
+    problems = []
+    for trade in trades:
+        if not (is_canonical(trade.symbol) and _plausible(trade.time) and trade.source and isinstance(trade.index, int)):
+            problems.append(f"{trade}")
+        if not (_is_price(trade.price) and _on_tick(trade.price, symbols.price_tick(trade.symbol))):
+            problems.append(f"price {trade.price}")
+        if not (math.isfinite(trade.volume) and trade.volume > 0):
+            problems.append(f"volume {trade.volume}")
+        if trade.amount is not None and abs(trade.amount - trade.price * trade.volume) > 0.005:
+            problems.append(f"amount {trade.amount} of {trade.volume} at {trade.price}")
+    for earlier, later in pairwise(trades):
+        same_day = trading_day(earlier.time) == trading_day(later.time)
+        if later.time < earlier.time or (same_day and later.index <= earlier.index):
+            problems.append(f"{later.time} {later.index} after {earlier.time} {earlier.index}")
     return problems

@@ -25,13 +25,15 @@ from marketdata.sources.base import (
     SourceUnavailable,
     State,
     Subscription,
+    TradeSubscription,
     Unsupported,
 )
-from marketdata.types import Bar, Instrument, Parsed, Period
+from marketdata.types import Bar, Instrument, Parsed, ParsedTrades, Period
 from tests.sources.conformance import (
     PATIENCE,
     Collector,
     SourceCase,
+    TradeCollector,
     bar_problems,
     cases,
     eventually,
@@ -40,6 +42,7 @@ from tests.sources.conformance import (
     order_problems,
     quote_problems,
     running,
+    trade_problems,
     wait_up,
 )
 
@@ -266,6 +269,131 @@ class TestPush:
         case.advance()
         with pytest.raises(SourceError):
             source.subscribe(None, pushed)
+        assert pushed.deliveries == deliveries
+
+
+class TestTrades:
+    def test_every_trade_of_what_is_watched_comes_in_order_and_no_others(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        chosen, pushed = case.trades[0], TradeCollector()
+        source.subscribe_trades(pushed).watch(frozenset({chosen, UNKNOWN}))
+        eventually(lambda: pushed.count(chosen) > 10, case.advance)
+        assert set(pushed.trades) == {chosen}
+        assert {trade.source for trade in pushed.trades[chosen]} == {source.name}
+        assert trade_problems(pushed.trades[chosen]) == []
+
+    def test_nothing_comes_until_something_is_watched_and_nothing_of_what_is_no_longer(
+        self, case: SourceCase, source: Source
+    ) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        one, other = case.trades[:2]
+        changing, steady = TradeCollector(), TradeCollector()
+        subscription = source.subscribe_trades(changing)
+        watcher = source.subscribe_trades(steady)
+        watcher.watch(frozenset({one, other}))
+
+        def let_them_trade() -> None:
+            seen = steady.count(one), steady.count(other)
+            eventually(lambda: steady.count(one) > seen[0] and steady.count(other) > seen[1], case.advance)
+
+        let_them_trade()
+        assert changing.trades == {}
+        subscription.watch(frozenset({one}))
+        eventually(lambda: changing.count(one), case.advance)
+        subscription.watch(frozenset({other}))
+        eventually(lambda: changing.count(other), case.advance)
+        before = changing.count(one)
+        let_them_trade()
+        assert changing.count(one) == before
+        subscription.watch(frozenset())
+        let_them_trade()
+        stopped = changing.count(other)
+        let_them_trade()
+        assert changing.count(other) == stopped
+
+    def test_all_that_the_source_has(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        pushed = TradeCollector()
+        source.subscribe_trades(pushed).watch(None)
+        eventually(lambda: all(map(pushed.count, case.trades)), case.advance)
+        assert set(source.universe(timeout=PATIENCE)).issuperset(pushed.trades)
+        assert {symbol: problems for symbol, series in pushed.trades.items() if (problems := trade_problems(series))} == {}
+
+    def test_two_pushes_of_a_symbol_bring_the_same_trades(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        chosen, one, two = case.trades[0], TradeCollector(), TradeCollector()
+        for pushed in (one, two):
+            source.subscribe_trades(pushed).watch(frozenset({chosen}))
+        eventually(lambda: one.count(chosen) > 10 and two.count(chosen) > 10, case.advance)
+        first = two.trades[chosen][0]
+        both = one.trades[chosen][one.trades[chosen].index(first) :][:10]
+        assert two.trades[chosen][: len(both)] == both
+
+    def test_an_error_in_the_callback_is_logged_and_the_push_goes_on(
+        self, case: SourceCase, source: Source, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        pushed = TradeCollector()
+
+        def fails_once(parsed: ParsedTrades) -> None:
+            pushed(parsed)
+            if pushed.deliveries == 1:
+                raise RuntimeError("a subscriber's own mistake")
+
+        source.subscribe_trades(fails_once).watch(frozenset(case.trades))
+        eventually(lambda: pushed.deliveries > 1, case.advance)
+        assert [record for record in caplog.records if record.exc_info and record.levelname == "ERROR"]
+        assert source.status().state in (State.UP, State.FINISHED)
+
+    def test_no_callback_runs_after_its_subscription_was_closed(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        ended, other = TradeCollector(), TradeCollector()
+        subscription = source.subscribe_trades(ended)
+        subscription.watch(frozenset(case.trades))
+        source.subscribe_trades(other).watch(frozenset(case.trades))
+        eventually(lambda: ended.deliveries and other.deliveries, case.advance)
+        subscription.close()
+        subscription.close()
+        subscription.watch(None)
+        deliveries, others = ended.deliveries, other.deliveries
+        eventually(lambda: other.deliveries > others, case.advance)
+        assert ended.deliveries == deliveries
+
+    def test_a_subscription_may_be_closed_by_its_own_callback(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        ended, other = TradeCollector(), TradeCollector()
+        subscriptions: list[TradeSubscription] = []
+
+        def close_at_once(parsed: ParsedTrades) -> None:
+            ended(parsed)
+            subscriptions[0].close()
+
+        subscriptions.append(source.subscribe_trades(close_at_once))
+        subscriptions[0].watch(frozenset(case.trades))
+        source.subscribe_trades(other).watch(frozenset(case.trades))
+        eventually(lambda: ended.deliveries and other.deliveries > 2, case.advance)
+        assert ended.deliveries == 1
+
+    def test_no_callback_runs_after_the_source_was_closed(self, case: SourceCase, source: Source) -> None:
+        if not need(source, Capability.TRADES, lambda: source.subscribe_trades(TradeCollector())):
+            return
+        pushed = TradeCollector()
+        subscription = source.subscribe_trades(pushed)
+        subscription.watch(None)
+        eventually(lambda: pushed.deliveries, case.advance)
+        in_time(source.close)
+        deliveries = pushed.deliveries
+        subscription.watch(frozenset(case.trades))
+        case.advance()
+        with pytest.raises(SourceError):
+            source.subscribe_trades(pushed)
         assert pushed.deliveries == deliveries
 
 

@@ -26,7 +26,8 @@ from marketdata.sources.qmt.limits import LimitBook
 from marketdata.sources.qmt.pushes import Pushes
 from marketdata.sources.qmt.service import Service
 from marketdata.sources.qmt.terminal import Terminal, WrongPeer
-from marketdata.types import Parsed
+from marketdata.sources.qmt.trades import Trades
+from marketdata.types import Parsed, ParsedTrades
 
 BEAT: Final = 0.2
 """Seconds between two looks at the connection and the pushes."""
@@ -76,6 +77,7 @@ class Worker:
         self._polled: set[str] = set()
         self._up = False
         self._pushes: Pushes | None = None
+        self._trades: Trades | None = None
         self._terminal: Terminal | None = None
 
     def read(self) -> None:
@@ -94,8 +96,13 @@ class Worker:
         if since is not None and self._terminal is not None:
             since = max(since, self._terminal.asked)
         busy = 0.0 if since is None else time.monotonic() - since
-        merged, remade = (self._pushes.merged, self._pushes.remade) if self._pushes else (0, 0)
-        return messages.Pong(busy, merged, remade, self._time)
+        return messages.Pong(busy, self._dropped(), self._interruptions(), self._time)
+
+    def _dropped(self) -> int:
+        return self._pushes.merged + self._trades.dropped if self._pushes and self._trades else 0
+
+    def _interruptions(self) -> int:
+        return self._pushes.remade + self._trades.interruptions if self._pushes and self._trades else 0
 
     def _send(self, message: messages.FromChild) -> None:
         try:
@@ -110,14 +117,15 @@ class Worker:
         service = Service(terminal, limits.known)
         self._send(messages.Report(False, starting=True, detail="connecting"))
         self._pushes = Pushes(terminal, service.universe, self._deliver, limits.known, self._setup.silence)
-        remade = 0
+        self._trades = Trades(terminal, service.universe, self._deliver_trades)
+        interruptions = 0
         while True:
             self._busy_since = time.monotonic()
-            self._keep(terminal, self._pushes, limits)
+            self._keep(terminal, self._pushes, self._trades, limits)
             self._busy_since = None
-            if self._pushes.remade != remade:
+            if self._interruptions() != interruptions:
                 # Whoever relies on an unbroken push need not wait for the next ping.
-                remade = self._pushes.remade
+                interruptions = self._interruptions()
                 self._send(self._pong())
             try:
                 message = self._inbox.get(timeout=BEAT)
@@ -128,6 +136,7 @@ class Worker:
             elif isinstance(message, messages.Wanted):
                 self._busy_since = time.monotonic()
                 self._pushes.want(message.subscriptions)
+                self._trades.want(message.trades)
 
     def _wake(self) -> None:
         """On the vendor's thread: the connection's status has changed."""
@@ -139,21 +148,25 @@ class Worker:
         self._saw(parsed)
         self._send(messages.Pushed(number, messages.encode(parsed)))
 
+    def _deliver_trades(self, parsed: ParsedTrades) -> None:
+        self._send(messages.PushedTrades(messages.encode(parsed)))
+
     def _saw(self, parsed: Parsed) -> None:
         newest = max((quote.time for quote in parsed.quotes), default=0)
         self._time = max(self._time or 0, newest) or None
 
-    def _keep(self, terminal: Terminal, pushes: Pushes, limits: LimitBook) -> None:
+    def _keep(self, terminal: Terminal, pushes: Pushes, trades: Trades, limits: LimitBook) -> None:
         if not terminal.connected:
             if self._up:
                 self._report_down("the connection to the terminal was lost")
             if time.monotonic() >= self._next_attempt:
-                self._connect(terminal, pushes)
+                self._connect(terminal, pushes, trades)
         if terminal.connected:
             pushes.keep()
+            trades.keep()
             limits.fill(pushes.codes or self._polled, self._time or 0)
 
-    def _connect(self, terminal: Terminal, pushes: Pushes) -> None:
+    def _connect(self, terminal: Terminal, pushes: Pushes, trades: Trades) -> None:
         try:
             terminal.connect()
             capabilities = terminal.probe()
@@ -164,6 +177,7 @@ class Worker:
             self._report_down(str(error))
             return
         pushes.supported = Capability.PUSH in capabilities
+        trades.supported = Capability.TRADES in capabilities
         self._up = True
         version = terminal.version()
         childlog.write("info", "qmt_connected", peer=self._setup.address, version=version, capabilities=capabilities)

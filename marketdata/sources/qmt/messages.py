@@ -15,7 +15,7 @@ import numpy as np
 from marketdata.exchanges import Kind
 from marketdata.series import TYPES, Series
 from marketdata.sources.base import Capability
-from marketdata.types import Parsed, Period
+from marketdata.types import Parsed, ParsedTrades, Period
 
 MAX_FRAME: Final = 256 * 1024 * 1024
 """Bytes; the largest real one, a sweep of 5,500 quotes, has 2 MB."""
@@ -125,9 +125,11 @@ class Ping(msgspec.Struct, frozen=True, tag=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True):
-    """All pushes that are wanted from now on: subscription number -> symbols (None: the universe)."""
+    """All that is to be pushed from now on: the number of each subscription to quotes -> symbols (None: the universe), and the
+    symbols whose trades are wanted."""
 
-    subscriptions: dict[int, tuple[str, ...] | None]
+    subscriptions: dict[int, tuple[str, ...] | None] = {}
+    trades: tuple[str, ...] | None = ()
 
 
 ToChild = Call | Ping | Wanted
@@ -172,17 +174,24 @@ class Pushed(msgspec.Struct, frozen=True, tag=True):
     body: bytes
 
 
+class PushedTrades(msgspec.Struct, frozen=True, tag=True):
+    """Trades as they came, parsed: msgpack of ``ParsedTrades``."""
+
+    body: bytes
+
+
 class Pong(msgspec.Struct, frozen=True, tag=True):
     """The answer to a ping. ``busy`` is for how many seconds the child's own work (connecting, subscribing) has been
-    waiting for the same answer; ``merged`` ticks were replaced by newer ones, ``remade`` subscriptions made again."""
+    waiting for the same answer; ``dropped`` ticks were replaced by newer ones or were trades without room, and
+    ``interruptions`` is how often something may have been missed: subscriptions made again, trades dropped."""
 
     busy: float
-    merged: int
-    remade: int
+    dropped: int
+    interruptions: int
     time: int | None
 
 
-FromChild = Answer | Failure | Hello | Report | Pushed | Pong
+FromChild = Answer | Failure | Hello | Report | Pushed | PushedTrades | Pong
 
 
 Packed = tuple[bytes, ...]
@@ -209,6 +218,7 @@ def unpack(packed: Packed) -> Series:
 to_child: Final = msgspec.msgpack.Decoder(ToChild)
 from_child: Final = msgspec.msgpack.Decoder(FromChild)
 parsed: Final = msgspec.msgpack.Decoder(Parsed)
+parsed_trades: Final = msgspec.msgpack.Decoder(ParsedTrades)
 
 
 def encode(value: object) -> bytes:

@@ -42,8 +42,8 @@ class Process:
         self.why = ""
         self.heard = time.monotonic()
         self.busy = 0.0
-        self.merged = 0
-        self.remade = 0
+        self.dropped = 0
+        self.interruptions = 0
         self.reported = False
         self.was_up = False
 

@@ -18,6 +18,7 @@ from marketdata.sources.base import (
     Bars,
     Capability,
     OnParsed,
+    OnTrades,
     SourceStatus,
     SourceTimeout,
     SourceUnavailable,
@@ -27,7 +28,8 @@ from marketdata.sources.base import (
 from marketdata.sources.qmt import messages
 from marketdata.sources.qmt.mailbox import BOUND, Mailbox
 from marketdata.sources.qmt.supervisor import Supervisor
-from marketdata.types import Dividend, Instrument, Parsed, ParseError, Period, Quote
+from marketdata.sources.qmt.trade_subscription import TradeSubscription
+from marketdata.types import Dividend, Instrument, Parsed, ParsedTrades, ParseError, Period, Quote
 
 log = structlog.get_logger(__name__)
 
@@ -91,9 +93,19 @@ class QmtSource:
         self._address = address
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._wanting = threading.Lock()
         self._subscriptions: dict[int, tuple[_Subscription, tuple[str, ...] | None]] = {}
-        self._merged_before = 0
-        self._supervisor = Supervisor(terminal=name, address=address, timeout=timeout, silence=silence, on_pushed=self._pushed)
+        self._trade_subscriptions: list[TradeSubscription] = []
+        self._dropped_before = 0
+        self._overflows_before = 0
+        self._supervisor = Supervisor(
+            terminal=name,
+            address=address,
+            timeout=timeout,
+            silence=silence,
+            on_pushed=self._pushed,
+            on_trades=self._traded,
+        )
 
     def start(self) -> None:
         """Start the child process; returns at once."""
@@ -104,8 +116,11 @@ class QmtSource:
         self._supervisor.close()
         with self._lock:
             subscriptions = [subscription for subscription, _ in self._subscriptions.values()]
+            trade_subscriptions = list(self._trade_subscriptions)
         for subscription in subscriptions:
             subscription.close()
+        for trade_subscription in trade_subscriptions:
+            trade_subscription.close()
 
     @property
     def pid(self) -> int | None:
@@ -116,7 +131,10 @@ class QmtSource:
         """How the terminal is now."""
         supervisor = self._supervisor
         with self._lock:
-            merged = self._merged_before + sum(subscription.mailbox.merged for subscription, _ in self._subscriptions.values())
+            backlogs = [subscription.backlog for subscription in self._trade_subscriptions]
+            dropped = self._dropped_before + sum(backlog.dropped for backlog in backlogs)
+            dropped += sum(subscription.mailbox.merged for subscription, _ in self._subscriptions.values())
+            overflows = self._overflows_before + sum(backlog.overflows for backlog in backlogs)
         return SourceStatus(
             state=supervisor.state,
             detail=supervisor.report.detail,
@@ -124,8 +142,8 @@ class QmtSource:
             version=supervisor.report.version or None,
             time=supervisor.time,
             restarts=supervisor.restarts,
-            interruptions=supervisor.interruptions,
-            dropped=merged + supervisor.merged,
+            interruptions=supervisor.interruptions + overflows,
+            dropped=dropped + supervisor.dropped,
         )
 
     def capabilities(self) -> frozenset[Capability]:
@@ -166,19 +184,54 @@ class QmtSource:
         """A subscription has ended."""
         with self._lock:
             ended = self._subscriptions.pop(number, None)
-            self._merged_before += ended[0].mailbox.merged if ended else 0
+            self._dropped_before += ended[0].mailbox.merged if ended else 0
         if ended:
             self._want()
 
     def _want(self) -> None:
-        with self._lock:
-            self._supervisor.want({number: symbols for number, (_, symbols) in self._subscriptions.items()})
+        # What was said last is what counts, so it is said in order; pushes go on meanwhile.
+        with self._wanting:
+            with self._lock:
+                watched = [subscription.watched for subscription in self._trade_subscriptions]
+                quotes = {number: symbols for number, (_, symbols) in self._subscriptions.items()}
+            trades = None if None in watched else tuple(sorted(frozenset().union(*filter(None, watched))))
+            self._supervisor.want(messages.Wanted(quotes, trades))
 
     def _pushed(self, number: int, parsed: Parsed) -> None:
         with self._lock:
             found = self._subscriptions.get(number)
         if found:
             found[0].arrived(parsed)
+
+    def subscribe_trades(self, on_trades: OnTrades) -> TradeSubscription:
+        """Push Level-2 trades; the subscription outlives restarts of the terminal and of its child process.
+
+        Of ``trades.LIMIT`` symbols at a time; of each other one comes a ``ParseError`` with the reason ``limit``. What
+        ``on_trades`` has no time for waits in order; beyond ``mailbox.BOUND`` of it trades are lost, and the status says so.
+        """
+        if self._supervisor.closed:
+            raise SourceUnavailable("closed")
+        if self._supervisor.state == State.UP and Capability.TRADES not in self.capabilities():
+            raise Unsupported("this terminal has no Level 2")
+        subscription = TradeSubscription(on_trades, self._want, self._drop_trades)
+        with self._lock:
+            self._trade_subscriptions.append(subscription)
+        return subscription
+
+    def _drop_trades(self, subscription: TradeSubscription) -> None:
+        with self._lock:
+            if subscription not in self._trade_subscriptions:
+                return
+            self._trade_subscriptions.remove(subscription)
+            self._dropped_before += subscription.backlog.dropped
+            self._overflows_before += subscription.backlog.overflows
+        self._want()
+
+    def _traded(self, parsed: ParsedTrades) -> None:
+        with self._lock:
+            subscriptions = list(self._trade_subscriptions)
+        for subscription in subscriptions:
+            subscription.arrived(parsed)
 
     def fetch_bars(
         self,

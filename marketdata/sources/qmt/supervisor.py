@@ -15,7 +15,7 @@ import structlog
 from marketdata.sources.base import Capability, SourceError, SourceTimeout, SourceUnavailable, State, Unsupported
 from marketdata.sources.qmt import messages
 from marketdata.sources.qmt.process import Process, spawn
-from marketdata.types import Parsed
+from marketdata.types import Parsed, ParsedTrades
 
 log = structlog.get_logger(__name__)
 
@@ -28,36 +28,42 @@ BACKOFF: Final = (0.2, 30.0)
 """Seconds between a child's end and the next start: the first wait, doubled up to the last."""
 STOP: Final = 1.5
 
-Wanted = dict[int, tuple[str, ...] | None]
-
 
 class Supervisor:
     """Owns the child. One call is in the child at a time; others wait for their turn within their own deadlines."""
 
     def __init__(
-        self, *, terminal: str, address: str, timeout: float, silence: float, on_pushed: Callable[[int, Parsed], None]
+        self,
+        *,
+        terminal: str,
+        address: str,
+        timeout: float,
+        silence: float,
+        on_pushed: Callable[[int, Parsed], None],
+        on_trades: Callable[[ParsedTrades], None],
     ) -> None:
         self._terminal = terminal
         self._address = address
         self._timeout = timeout
         self._silence = silence
         self._on_pushed = on_pushed
+        self._on_trades = on_trades
         self._changed = threading.Condition()
         self._turn = threading.Lock()
         self._numbers = itertools.count(1)
         self._pending: dict[int, Future[bytes]] = {}
-        self._wanted: Wanted = {}
+        self._wanted = messages.Wanted()
         self._process: Process | None = None
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._merged_before = 0
+        self._dropped_before = 0
         self._fatal = False
         self._was_up = False
         self.report = messages.Report(False, detail="not started")
         self.state = State.DOWN
         self.restarts = 0
         self.interruptions = 0
-        """How often the terminal was connected again, or a subscription was made again."""
+        """How often the terminal was connected again, a subscription was made again, or trades were dropped."""
         self.time: int | None = None
 
     def start(self) -> None:
@@ -89,10 +95,10 @@ class Supervisor:
         return self._closing.is_set()
 
     @property
-    def merged(self) -> int:
-        """Ticks that all children have merged away so far."""
+    def dropped(self) -> int:
+        """Ticks that all children have merged away so far, and trades that they had no room for."""
         process = self._process
-        return self._merged_before + (process.merged if process else 0)
+        return self._dropped_before + (process.dropped if process else 0)
 
     @property
     def pid(self) -> int | None:
@@ -100,13 +106,13 @@ class Supervisor:
         process = self._process
         return process.pid if process else None
 
-    def want(self, wanted: Wanted) -> None:
+    def want(self, wanted: messages.Wanted) -> None:
         """Which pushes are wanted from now on, in this child and in each that follows."""
         with self._changed:
-            self._wanted = dict(wanted)
+            self._wanted = wanted
             process = self._process
         if process is not None:
-            self._send(process, messages.Wanted(self._wanted))
+            self._send(process, wanted)
 
     def call(self, request: messages.Request, *, timeout: float, request_id: str) -> bytes:
         """The answer to a request, encoded. Raises a ``SourceError``; past the deadline the child is killed."""
@@ -184,7 +190,7 @@ class Supervisor:
         """One life of the child; whether it was connected to its terminal in it."""
         with self._changed:
             self._process = process
-            wanted = messages.Wanted(self._wanted)
+            wanted = self._wanted
         if self._closing.is_set():
             process.kill("closed")
         self._send(process, wanted)
@@ -197,7 +203,7 @@ class Supervisor:
         detail = process.why or ("" if self.report.up else self.report.detail) or f"the terminal's process ended with {code}"
         with self._changed:
             self._process = None
-            self._merged_before += process.merged
+            self._dropped_before += process.dropped
             pending, self._pending = self._pending, {}
         if not self._closing.is_set():
             self._become(State.DOWN, messages.Report(False, detail=detail))
@@ -210,14 +216,16 @@ class Supervisor:
         match message:
             case messages.Pushed(subscription, body):
                 self._on_pushed(subscription, messages.parsed.decode(body))
+            case messages.PushedTrades(body):
+                self._on_trades(messages.parsed_trades.decode(body))
             case messages.Answer(number, body):
                 self._resolve(number, body)
             case messages.Failure(number, unsupported, detail):
                 self._resolve(number, Unsupported(detail) if unsupported else SourceUnavailable(detail))
-            case messages.Pong(busy, merged, remade, newest):
-                process.heard, process.busy, process.merged = time.monotonic(), busy, merged
-                self.interruptions += remade - process.remade
-                process.remade = remade
+            case messages.Pong(busy, dropped, interruptions, newest):
+                process.heard, process.busy, process.dropped = time.monotonic(), busy, dropped
+                self.interruptions += interruptions - process.interruptions
+                process.interruptions = interruptions
                 self.time = newest or self.time
             case messages.Report():
                 process.reported = True

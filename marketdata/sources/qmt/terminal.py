@@ -20,6 +20,7 @@ NOT_REALIZED: Final = re.compile(r"function not reali[sz]ed?|ErrorID\W{0,4}30000
 NOT_REALIZED_ID: Final = 300000
 PROBE_CODE: Final = "000001.SH"
 """Every terminal knows the Shanghai composite index."""
+PROBE_STOCK: Final = "600000.SH"
 
 
 class WrongPeer(SourceUnavailable):
@@ -170,6 +171,10 @@ class Terminal:
         """Subscribe to bars of codes, ``SINGLE_SUBSCRIPTIONS`` of them at most, from a day (``YYYYMMDD``) on."""
         return self._subscribe_each(codes, callback, period=period, start_time=since, count=-1)
 
+    def subscribe_trades(self, code: str, callback: Callable[[object], None]) -> tuple[int, ...]:
+        """Subscribe to a code's Level-2 trades from now on."""
+        return self._subscribe_each([code], callback, period="l2transaction", count=0)
+
     def _subscribe_each(self, codes: list[str], callback: Callable[[object], None], **named: Any) -> tuple[int, ...]:
         numbers = tuple(self.ask("subscribe_quote", code, callback=callback, **named) for code in codes)
         if not all(isinstance(number, int) and number > 0 for number in numbers):
@@ -191,6 +196,18 @@ def _subscribe_once(terminal: Terminal) -> None:
     terminal.unsubscribe(terminal.subscribe([PROBE_CODE], lambda _datas: None))
 
 
+def _subscribe_trades_once(terminal: Terminal) -> None:
+    try:
+        terminal.unsubscribe(terminal.subscribe_trades(PROBE_STOCK, lambda _datas: None))
+    except WrongPeer:
+        raise
+    except SourceUnavailable as error:
+        if not terminal.connected:
+            raise
+        # A terminal without Level 2 may say so in any words.
+        raise Unsupported(f"no Level 2: {error}") from error
+
+
 _PROBES: Final[dict[Capability, Callable[[Terminal], object]]] = {
     Capability.QUOTES: lambda terminal: terminal.ask("get_full_tick", [PROBE_CODE]),
     Capability.TRADING_DATES: lambda terminal: terminal.ask("get_trading_dates", "SH", "", "", 1),
@@ -198,7 +215,8 @@ _PROBES: Final[dict[Capability, Callable[[Terminal], object]]] = {
     Capability.INSTRUMENTS: lambda terminal: terminal.ask("get_instrument_detail", PROBE_CODE),
     Capability.BARS: lambda terminal: terminal.history([PROBE_CODE], "1d", "", "", 1),
     Capability.PUSH: _subscribe_once,
-    Capability.DIVIDENDS: lambda terminal: terminal.ask("get_divid_factors", "600000.SH"),
+    Capability.TRADES: _subscribe_trades_once,
+    Capability.DIVIDENDS: lambda terminal: terminal.ask("get_divid_factors", PROBE_STOCK),
     Capability.MAIN_CONTRACTS: lambda terminal: terminal.ask("get_main_contract", "IF00.IF"),
     Capability.INDEX_WEIGHTS: lambda terminal: terminal.ask("get_index_weight", "000300.SH"),
 }

@@ -71,6 +71,8 @@ class _State:
 class BinanceFrames:
     """A recording of one file of one market. Frames are read as they are played."""
 
+    trades = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._decode = msgspec.json.Decoder(_Frame).decode

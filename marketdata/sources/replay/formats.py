@@ -9,13 +9,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from marketdata.sources.replay import binance_frames, futures_ticks, sh_snapshots, sz_snapshots
+from marketdata.sources.replay import binance_frames, futures_ticks, sh_snapshots, sz_snapshots, trades_csv
 from marketdata.sources.replay.recorded_day import RecordedDay
 from marketdata.sources.replay.recording import Recording, RecordingError
 from marketdata.sources.replay.snapshot_csv import SnapshotCsv
+from marketdata.sources.replay.trades_csv import TradesCsv
 
-LAYOUTS = (sz_snapshots.LAYOUT, sh_snapshots.LAYOUT)
-KNOWN = "a recorded day's folder, zipped CSV of Shenzhen or Shanghai snapshots, WonderTrader ticks (.dsb), gzipped Binance frames"
+SNAPSHOTS = (sz_snapshots.LAYOUT, sh_snapshots.LAYOUT)
+KNOWN = (
+    "a recorded day's folder, zipped CSV of Shenzhen or Shanghai snapshots or of Level-2 trades, WonderTrader ticks (.dsb), "
+    "gzipped Binance frames"
+)
 HEAD = 64 * 1024
 """Bytes that the first line of a text file may have."""
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -48,10 +52,14 @@ def _open_zip(path: Path) -> Recording:
     except ZIP_DAMAGE as error:
         raise RecordingError(f"the archive is damaged: {error}") from error
     columns = frozenset(header.rstrip(b"\r\n").decode("utf-8-sig", "replace").split(","))
-    layout = next((layout for layout in LAYOUTS if layout.columns() <= columns), None)
-    if layout is None:
-        raise RecordingError(f"the columns of {names[0]} are those of no known vendor; what can be replayed: {KNOWN}")
-    return SnapshotCsv(layout, partial(_member, path, names[0]))
+    load = partial(_member, path, names[0])
+    for layout in SNAPSHOTS:
+        if layout.columns() <= columns:
+            return SnapshotCsv(layout, load)
+    for trade_layout in trades_csv.LAYOUTS:
+        if trade_layout.columns() <= columns:
+            return TradesCsv(trade_layout, load)
+    raise RecordingError(f"the columns of {names[0]} are those of no known vendor; what can be replayed: {KNOWN}")
 
 
 def _member(path: Path, name: str) -> bytes:

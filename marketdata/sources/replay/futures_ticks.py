@@ -45,6 +45,8 @@ RECORDS_PER_READ = 1024
 class FuturesTicks:
     """A recording of one file. Records are decompressed as they are played."""
 
+    trades = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._price: Remembered[str, Remembered[float, float]] = Remembered(

@@ -20,6 +20,8 @@ SIMULATED = "simulated"
 class RecordedDay:
     """The parts of one day. What comes of it says ``replay``, unless it was simulated."""
 
+    trades = False
+
     def __init__(self, folder: Path) -> None:
         folder = folder.resolve()
         market, root = folder.parent, folder.parent.parent

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import msgspec
 
-from marketdata.types import ParseError, Quote
+from marketdata.types import ParseError, Quote, Trade
 
 SOURCE = "replay"
 """What stands in every value's ``source``."""
 
-Row = tuple[int, Quote | ParseError]
+Row = tuple[int, Quote | Trade | ParseError]
 """(ms on the timeline, value). A file row is exactly one of these; the ms never decrease within a recording."""
 
 
@@ -22,7 +22,7 @@ class RecordingError(ValueError):
 
 
 class Reason(StrEnum):
-    """Why a row did not become a quote."""
+    """Why a row did not become a quote, or a trade."""
 
     COLUMNS = "columns"
     """A CSV row with more or fewer fields than the header."""
@@ -33,7 +33,11 @@ class Reason(StrEnum):
     PRICE = "price"
     """A price that is no number, negative or infinite; a trade without one."""
     VOLUME = "volume"
-    """A volume, amount or count that is no number or negative."""
+    """A volume, amount or count that is no number or negative; a trade of none."""
+    INDEX = "index"
+    """A trade without its exchange's number."""
+    CANCEL = "cancel"
+    """A well-formed record among trades that is none: an order that was cancelled."""
     FRAME = "frame"
     """Not ``<receive ns> <json>``, or JSON without the fields that its kind of message has."""
     NOT_A_QUOTE = "not_a_quote"
@@ -52,7 +56,12 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Recording(Protocol):
-    """An opened file. Cheap to make: only the format has been looked at."""
+    """An opened file. Cheap to make: only the format has been looked at.
+
+    ``trades``: whether its rows are trades; else they are quotes.
+    """
+
+    trades: bool
 
     def scan(self) -> Span:
         """Read the file once for what it holds. Raises ``RecordingError``."""
@@ -62,5 +71,5 @@ class Recording(Protocol):
 
 
 def refused(symbol: str, reason: Reason, detail: str) -> ParseError:
-    """The value of a row that did not become a quote. ``detail`` is cut to what a log line can hold."""
+    """The value of a row that did not become a quote or a trade. ``detail`` is cut to what a log line can hold."""
     return ParseError(symbol=symbol, reason=reason.value, detail=detail[:200])

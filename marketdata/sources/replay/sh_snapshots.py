@@ -25,7 +25,7 @@ def _symbol(raw: bytes) -> str:
 
 
 LAYOUT = Layout(
-    symbol="SecurityID",
+    symbol=("SecurityID",),
     symbol_of=_symbol,
     time=("DateTime",),
     status="InstrumentStatus",

@@ -2,6 +2,7 @@
 
 * The clock starts with the first subscriber, so nothing is lost for whoever asked first. It then runs on like a market:
   who comes later gets the state first, and the changes from there.
+* Trades are given to those who watch their symbols; the first one who watches any counts as a subscriber too.
 * A subscriber that blocks is waited for; afterwards the replay catches up at once (``pace``). With several subscribers the
   slowest sets the pace. One that raises has had its rows; the error is logged and the replay goes on.
 * The state that ``fetch_quotes`` answers holds what every subscriber has been given, never more: a poll cannot overtake
@@ -25,6 +26,7 @@ from marketdata.sources.base import (
     Bars,
     Capability,
     OnParsed,
+    OnTrades,
     SourceStatus,
     SourceTimeout,
     SourceUnavailable,
@@ -35,7 +37,7 @@ from marketdata.sources.replay.bars import PERIODS, closed_bars
 from marketdata.sources.replay.formats import open_recording
 from marketdata.sources.replay.pace import Clock, MonotonicClock, Pace
 from marketdata.sources.replay.recording import SOURCE, Recording, RecordingError, Span
-from marketdata.sources.replay.subscriber import Subscriber
+from marketdata.sources.replay.subscriber import Subscriber, TradeSubscriber
 from marketdata.sources.replay.timeline import Step, days_per_pass, steps, together
 from marketdata.symbols import kind as kind_of
 from marketdata.symbols import price_tick
@@ -45,7 +47,8 @@ log = structlog.get_logger(__name__)
 
 JOIN_TIMEOUT = 1.8
 """Seconds that ``close`` waits for the thread, which a blocking subscriber may hold."""
-CAPABILITIES = frozenset({Capability.QUOTES, Capability.PUSH, Capability.INSTRUMENTS, Capability.BARS})
+OF_QUOTES = frozenset({Capability.QUOTES, Capability.PUSH, Capability.BARS})
+"""What recordings of quotes can be asked for; no quote is made up where there are trades alone."""
 
 
 class ReplaySource:
@@ -77,6 +80,9 @@ class ReplaySource:
         self._lock = threading.Lock()
         self._newcomers: list[Subscriber] = []
         self._subscribers: list[Subscriber] = []
+        self._trade_subscribers: list[TradeSubscriber] = []
+        self._of_quotes = not all(recording.trades for _, recording in self._recordings)
+        self._of_trades = any(recording.trades for _, recording in self._recordings)
         self._opened, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -97,6 +103,8 @@ class ReplaySource:
         with self._lock:
             for subscriber in (*self._newcomers, *self._subscribers):
                 subscriber.closed = True
+            for trade_subscriber in self._trade_subscribers:
+                trade_subscriber.closed = True
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_TIMEOUT)
 
@@ -107,8 +115,12 @@ class ReplaySource:
         return SourceStatus(state=self._state, detail=self._detail, time=self._time)
 
     def capabilities(self) -> frozenset[Capability]:
-        """Quotes, pushes, bars of the recorded days and what the symbols tell; nothing before the files have been read."""
-        return CAPABILITIES if self.status().state in (State.UP, State.FINISHED) else frozenset()
+        """Quotes, their pushes and bars, or trades, as the files have them, and what the symbols tell; nothing before the files
+        have been read."""
+        if self.status().state not in (State.UP, State.FINISHED):
+            return frozenset()
+        found = {Capability.INSTRUMENTS, *([Capability.TRADES] if self._of_trades else ())}
+        return OF_QUOTES | found if self._of_quotes else frozenset(found)
 
     def universe(self, *, timeout: float) -> tuple[str, ...]:
         """The files' symbols in order of appearance."""
@@ -123,13 +135,26 @@ class ReplaySource:
 
     def subscribe(self, symbols: Sequence[str] | None, on_parsed: OnParsed) -> Subscriber:
         """Push from now on; callbacks come from the replay's thread. The first subscriber starts the clock."""
-        if self._thread is None or self.status().state == State.DOWN:
-            raise SourceUnavailable(self.status().detail)
+        self._pushes(self._of_quotes, "these recordings hold no quotes")
         subscriber = Subscriber(symbols, on_parsed, self._wake.set)
         with self._lock:
             self._newcomers.append(subscriber)
         self._wake.set()
         return subscriber
+
+    def subscribe_trades(self, on_trades: OnTrades) -> TradeSubscriber:
+        """Push the trades of what is watched from now on; callbacks come from the replay's thread."""
+        self._pushes(self._of_trades, "these recordings hold no trades")
+        subscriber = TradeSubscriber(on_trades, self._wake.set)
+        with self._lock:
+            self._trade_subscribers.append(subscriber)
+        return subscriber
+
+    def _pushes(self, recorded: bool, otherwise: str) -> None:
+        if self._thread is None or self.status().state == State.DOWN:
+            raise SourceUnavailable(self.status().detail)
+        if not recorded:
+            raise Unsupported(otherwise)
 
     def fetch_bars(
         self,
@@ -143,8 +168,8 @@ class ReplaySource:
         request_id: str = "",
     ) -> Bars:
         """Bars of 1m and 1d of the files' days, built from their quotes up to the replay's clock."""
-        if period not in PERIODS:
-            raise Unsupported(f"a replay has bars of {', '.join(PERIODS)}, not {period}")
+        if period not in PERIODS or not self._of_quotes:
+            raise Unsupported(f"a replay has bars of {', '.join(PERIODS)}, made of quotes, not {period}")
         deadline = time.monotonic() + timeout
         known = frozenset(self._read(timeout).symbols)
         chosen = [symbol for symbol in dict.fromkeys(symbols) if symbol in known]
@@ -234,7 +259,7 @@ class ReplaySource:
         return span
 
     def _play(self, recordings: list[Recording], span: Span) -> None:
-        while self._awake() and not self._subscribers:
+        while self._awake() and not self._asked():
             self._wake.wait()
         shift, speed = 0, f"at {self._speed:g}x" if self._speed else "as fast as possible"
         while not self._closing.is_set():
@@ -259,18 +284,28 @@ class ReplaySource:
             self._clock.wait(self._wake, seconds)
         return False
 
+    def _asked(self) -> bool:
+        """Whether somebody takes what is to be played."""
+        with self._lock:
+            return bool(self._subscribers) or any(subscriber.watches for subscriber in self._trade_subscribers)
+
     def _awake(self) -> bool:
         """Give newcomers the state and forget who left. False when the replay is to end."""
         self._wake.clear()
         with self._lock:
             newcomers, self._newcomers = self._newcomers, []
             self._subscribers = [subscriber for subscriber in (*self._subscribers, *newcomers) if not subscriber.closed]
+            self._trade_subscribers = [subscriber for subscriber in self._trade_subscribers if not subscriber.closed]
         state = Parsed(tuple(self._latest.values())) if newcomers else Parsed()
         for subscriber in newcomers:
             subscriber.deliver(state)
         return not self._closing.is_set()
 
     def _deliver(self, step: Step) -> None:
+        with self._lock:
+            trade_subscribers = list(self._trade_subscribers)
+        for trade_subscriber in trade_subscribers:
+            trade_subscriber.deliver(step.trades)
         for subscriber in self._subscribers:
             subscriber.deliver(step.parsed)
         self._latest.update((quote.symbol, quote) for quote in step.parsed.quotes)

@@ -24,7 +24,7 @@ def _symbol(raw: bytes) -> str:
 
 
 LAYOUT = Layout(
-    symbol="SecurityID",
+    symbol=("SecurityID",),
     symbol_of=_symbol,
     time=("MDDate", "MDTime"),
     status="TradingPhaseCode",

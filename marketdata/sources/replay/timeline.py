@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from marketdata.sources.replay.recording import Recording, Row, Span
-from marketdata.types import Parsed, ParseError, Quote
+from marketdata.sources.replay.recording import Recording, Span
+from marketdata.types import Parsed, ParsedTrades, ParseError, Quote, Trade
 
 DAY_MS = 86_400_000
 
+_Tagged = tuple[int, bool, Quote | Trade | ParseError]
+"""A row, and whether it comes from a recording of trades."""
 _key = itemgetter(0)
+_NO_QUOTES, _NO_TRADES = Parsed(), ParsedTrades()
 
 
 class Step(NamedTuple):
@@ -23,24 +26,41 @@ class Step(NamedTuple):
 
     time: int
     parsed: Parsed
+    trades: ParsedTrades = _NO_TRADES
 
 
 def steps(recordings: Sequence[Recording], *, shift_days: int = 0) -> Iterator[Step]:
     """Merge the recordings by time, row by row, every time moved forward by whole days."""
     shift = shift_days * DAY_MS
-    for time, rows in groupby(heapq.merge(*(recording.rows() for recording in recordings), key=_key), _key):
-        yield Step(time + shift, _parsed(rows, shift))
+    for time, rows in groupby(heapq.merge(*map(_tagged, recordings), key=_key), _key):
+        yield _step(time + shift, rows, shift)
 
 
-def _parsed(rows: Iterable[Row], shift: int) -> Parsed:
+def _tagged(recording: Recording) -> Iterator[_Tagged]:
+    of_trades = recording.trades
+    return ((time, of_trades, value) for time, value in recording.rows())
+
+
+def _step(time: int, rows: Iterable[_Tagged], shift: int) -> Step:
     quotes: list[Quote] = []
+    trades: list[Trade] = []
     errors: list[ParseError] = []
-    for _, value in rows:
+    trade_errors: list[ParseError] = []
+    for _, of_trades, value in rows:
+        if isinstance(value, ParseError):
+            (trade_errors if of_trades else errors).append(value)
+            continue
+        if shift:
+            value = msgspec.structs.replace(value, time=value.time + shift)
         if isinstance(value, Quote):
-            quotes.append(msgspec.structs.replace(value, time=value.time + shift) if shift else value)
+            quotes.append(value)
         else:
-            errors.append(value)
-    return Parsed(tuple(quotes), tuple(errors))
+            trades.append(value)
+    return Step(
+        time,
+        Parsed(tuple(quotes), tuple(errors)) if quotes or errors else _NO_QUOTES,
+        ParsedTrades(tuple(trades), tuple(trade_errors)) if trades or trade_errors else _NO_TRADES,
+    )
 
 
 def together(spans: Sequence[Span]) -> Span:

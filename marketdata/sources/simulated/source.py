@@ -15,6 +15,7 @@ from marketdata.sources.base import (
     Bars,
     Capability,
     OnParsed,
+    OnTrades,
     SourceStatus,
     SourceTimeout,
     SourceUnavailable,
@@ -28,6 +29,7 @@ from marketdata.sources.simulated.instruments import MOST, Listing, listings, se
 from marketdata.sources.simulated.market import Interrupted, Market
 from marketdata.sources.simulated.push import CLOSING, Push
 from marketdata.sources.simulated.snapshot import NAME
+from marketdata.sources.simulated.trades import TradePush
 from marketdata.symbols import kind
 from marketdata.types import Dividend, Instrument, Parsed, Period
 
@@ -70,7 +72,9 @@ class SimulatedSource:
         self._closed = threading.Event()
         self._opening = threading.Thread(target=self._open, name="simulated-opening", daemon=True)
         self._pushes: list[Push] = []
+        self._trade_pushes: list[TradePush] = []
         self._merged = 0
+        self._interruptions = 0
 
     def start(self) -> None:
         """Begin; the market's day so far is made in a thread of its own (up to some seconds, late in a live day)."""
@@ -100,7 +104,7 @@ class SimulatedSource:
         """End the pushes and everything else. Callbacks that block are waited for ``CLOSING`` seconds together."""
         with self._lock:
             self._closed.set()
-            pushes = list(self._pushes)
+            pushes: list[Push | TradePush] = [*self._pushes, *self._trade_pushes]
         deadline = time.monotonic() + CLOSING
         for push in pushes:
             push.end()
@@ -113,13 +117,15 @@ class SimulatedSource:
         """UP once the day so far is made; the detail says when the real calendar has ended."""
         with self._lock:
             clock, merged = self._clock, self._merged + sum(push.merged for push in self._pushes)
+            interruptions = self._interruptions + sum(push.interruptions for push in self._trade_pushes)
         if clock is None or self._closed.is_set():
-            return SourceStatus(state=State.DOWN, dropped=merged)
+            return SourceStatus(state=State.DOWN, interruptions=interruptions, dropped=merged)
         now = clock.now()
         return SourceStatus(
             state=State.UP if self._ready.is_set() else State.STARTING,
             detail="" if day_of(now) <= CHINA.last else f"the exchanges' calendar ends at {CHINA.last}; weekdays are traded",
             time=now,
+            interruptions=interruptions,
             dropped=merged,
         )
 
@@ -157,6 +163,22 @@ class SimulatedSource:
             if push in self._pushes:
                 self._pushes.remove(push)
                 self._merged += push.merged
+
+    def subscribe_trades(self, on_trades: OnTrades) -> TradePush:
+        """Push the trades that the quotes are made of; while the callback blocks the market's trades wait, and none is lost."""
+        push = TradePush(self._market, self._seed, self._up(0), on_trades, self._forget_trades)
+        with self._lock:
+            if self._closed.is_set():
+                raise SourceUnavailable("the simulated market was closed")
+            self._trade_pushes.append(push)
+            push.start()
+        return push
+
+    def _forget_trades(self, push: TradePush) -> None:
+        with self._lock:
+            if push in self._trade_pushes:
+                self._trade_pushes.remove(push)
+                self._interruptions += push.interruptions
 
     def fetch_bars(
         self,

@@ -50,6 +50,12 @@ PITFALLS: dict[str, str] = {
     "callbacks of single subscriptions hold lists": "test_pushes::test_single_pushes_hold_a_list_of_ticks",
     "callbacks of whole quotes hold ticks": "test_pushes::test_whole_quote_pushes_hold_one_tick_of_a_symbol",
     "a market's token is 26,700 instruments": "test_pushes::test_the_universe_is_asked_by_code_in_chunks_and_never_by_market",
+    # Level 2
+    "Level 2 is a matter of the account": "test_trades::test_without_level_2_trades_are_unsupported_and_the_terminal_is_up",
+    "50 single subscriptions at most": "test_trades::test_beyond_the_limit_symbols_are_refused_by_name_until_there_is_room",
+    "cancels among Shenzhen's trades": "test_trades::test_what_is_no_trade_says_why",
+    "tradeFlag": "test_trades::test_the_flag_is_the_side_that_took_the_liquidity",
+    "trades cannot be merged": "test_trades::test_a_receiver_that_is_slow_for_long_loses_trades_and_the_status_says_so",
     # History and reference data
     "subscribe=True by default (over the wire)": "test_history::test_asking_for_bars_leaves_no_subscription",
     "subscribe=True by default (the parameter)": "test_history::test_subscribe_is_false_where_the_function_has_the_parameter",

@@ -30,6 +30,7 @@ def _case(modes: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Sou
             symbols=("600000.SH", "000001.SZ"),
             advance=terminal.advance,
             periods=tuple(Period),
+            trades=("600000.SH", "000001.SZ"),
         )
 
 

@@ -27,7 +27,8 @@ LACKING = {
     Capability.INSTRUMENTS: ["get_instrument_detail"],
     Capability.SECTORS: ["get_sector_list"],
     Capability.TRADING_DATES: ["get_trading_dates_by_market"],
-    Capability.PUSH: ["subscribe_whole_quote", "subscribe_quote"],
+    Capability.PUSH: ["subscribe_whole_quote", "subscribe_quote tick"],
+    Capability.TRADES: ["subscribe_quote l2transaction"],
 }
 
 

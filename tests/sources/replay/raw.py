@@ -23,6 +23,9 @@ SPOT = "crypto/spot/btcusdt_20240808.gz"
 ETH = "crypto/spot/ethusdt_20240808.gz"
 USD_M = "crypto/usdm/btcusdt_20240808.gz"
 EVERY = (SZ, SH, *FUTURES, SPOT, ETH, USD_M)
+SH_TRADES = "ashare_l2_orders_trades/SHtrans.zip"
+TRADES = "ashare_l2_orders_trades/tradeData.zip"
+"""600000 of Shanghai and 000001 of Shenzhen, with its cancels."""
 
 
 def csv_text(path: Path) -> str:
@@ -127,3 +130,8 @@ def excerpt(data_dir: Path, name: str, target: Path, rows: int) -> Path:
     for row in body:
         blocks.setdefault(row.split(",")[at], []).append(row)
     return write_zip(path, "\n".join([header, *(row for block in list(blocks.values())[:3] for row in block[:rows])]) + "\n")
+
+
+def move(path: Path, day: str, to: str) -> Path:
+    """Another day's date in every row of a zipped CSV."""
+    return write_zip(path, csv_text(path).replace(day, to))

@@ -13,7 +13,8 @@ from marketdata.sources.replay.formats import open_recording
 from marketdata.sources.replay.futures_ticks import FuturesTicks
 from marketdata.sources.replay.recording import RecordingError
 from marketdata.sources.replay.snapshot_csv import SnapshotCsv
-from tests.sources.replay.raw import EVERY, SZ, excerpt, write_gzip, write_zip
+from marketdata.sources.replay.trades_csv import TradesCsv
+from tests.sources.replay.raw import EVERY, SH_TRADES, SZ, TRADES, excerpt, write_gzip, write_zip
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -21,6 +22,13 @@ def test_the_format_is_told_by_the_content_whatever_the_name(data_dir: Path, tmp
     path = excerpt(data_dir, name, tmp_path, 200).rename(tmp_path / "renamed")
     reader = SnapshotCsv if name.endswith(".zip") else FuturesTicks if name.endswith(".dsb") else BinanceFrames
     assert isinstance(open_recording(path), reader)
+
+
+@pytest.mark.parametrize("name", [SH_TRADES, TRADES])
+def test_files_of_trades_are_told_from_those_of_quotes(data_dir: Path, tmp_path: Path, name: str) -> None:
+    recording = open_recording(excerpt(data_dir, name, tmp_path, 20))
+    assert isinstance(recording, TradesCsv)
+    assert (recording.trades, open_recording(data_dir / SZ).trades) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,16 @@ import pytest
 from marketdata.sources.replay.formats import open_recording
 from marketdata.sources.replay.recording import Reason, Recording, Row, Span, refused
 from marketdata.sources.replay.timeline import DAY_MS, days_per_pass, steps, together
-from marketdata.types import ParseError, Quote
+from marketdata.types import ParseError, Quote, Trade
 from tests.sources.replay.raw import ETH, FUTURES, SPOT, SZ
 
 
 class Rows:
     """A recording of given rows, which says how far it was read."""
 
-    def __init__(self, *rows: Row) -> None:
+    def __init__(self, *rows: Row, trades: bool = False) -> None:
         self._rows = rows
+        self.trades = trades
         self.read = 0
 
     def scan(self) -> Span:
@@ -42,6 +43,18 @@ def test_what_happened_at_the_same_ms_is_one_step_in_the_order_of_files_and_rows
     found = [(step.time, [(quote.symbol, quote.volume) for quote in step.parsed.quotes]) for step in steps([one, two])]
     assert found == [(1, [("A", 0)]), (2, [("A", 1), ("A", 2), ("B", 0)]), (4, [("B", 0)]), (5, [("A", 0)])]
     assert [len(step.parsed.errors) for step in steps([one, two])] == [0, 1, 0, 0]
+
+
+def test_trades_stand_in_the_steps_beside_quotes_and_what_was_refused_with_its_own_kind() -> None:
+    trade = Trade(symbol="A", time=2, index=7, price=1.0, volume=100, source="replay")
+    trades = Rows((2, trade), (2, refused("B", Reason.CANCEL, "8")), (4, trade), trades=True)
+    quotes = Rows(quote("A", 2), (2, refused("B", Reason.PRICE, "x")), quote("A", 3))
+    found = list(steps([trades, quotes], shift_days=1))
+    assert [step.time - DAY_MS for step in found] == [2, 3, 4]
+    assert [len(step.parsed.quotes) for step in found] == [1, 1, 0]
+    assert [[trade.time - DAY_MS for trade in step.trades.trades] for step in found] == [[2], [], [2]]
+    assert [[error.reason for error in step.parsed.errors] for step in found] == [["price"], [], []]
+    assert [[error.reason for error in step.trades.errors] for step in found] == [["cancel"], [], []]
 
 
 def test_rows_are_read_as_they_are_needed() -> None:

@@ -26,6 +26,7 @@ def simulated(request: pytest.FixtureRequest) -> Iterator[SourceCase]:
         symbols=("600000.SH", "000001.SZ", "920000.BJ"),
         advance=lambda: clock.advance(3000),
         periods=(Period.M1, Period.D1),
+        trades=("600000.SH", "000001.SZ"),
     )
 
 
