@@ -71,6 +71,12 @@ class Config(BaseSettings):
     heartbeat_interval: float = Field(30.0, gt=0, description="Seconds between two heartbeats on a connection.")
     auth_timeout: float = Field(10.0, gt=0, description="Seconds a connection may take to send its key.")
     send_timeout: float = Field(5.0, gt=0, description="Seconds after which a client that does not read is cut off.")
+    admit_per_second: float = Field(
+        500.0, ge=0, description="Clients that a web process lets in per second, twice as many at once; 0: any number."
+    )
+    connections_per_address: int = Field(
+        0, ge=0, description="Connections that one address (of IPv6: one /64) may have at a time; 0: any number."
+    )
     max_message_size: int = Field(
         256 * 1024, ge=1024, description="The largest message that a client may send, in bytes; 10,000 symbols take 120 KB."
     )
@@ -78,6 +84,10 @@ class Config(BaseSettings):
         10.0,
         gt=0,
         description="Seconds without a word from the source after which data is called stale; longer than ARGUS_POLL_INTERVAL.",
+    )
+
+    journal_seconds: float = Field(
+        300.0, ge=10, le=3600, description="Seconds for which a feed's messages can be resumed from; 64 MB a feed at the most."
     )
 
     archive_url: str = Field(

@@ -58,9 +58,7 @@ def aggregate(series: Series, period: Period, market: str) -> Series:
     else:
         stamps = np.full(len(days), periods.close_at(market), dtype=np.int64)
         group = _spans(days, period)
-    first = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
-    last = np.concatenate((first[1:], [len(group)])) - 1
-    return _combine(series, first, last, days[last] * DAY - BEIJING + stamps[last])
+    return combine(series, group, days * DAY - BEIJING + stamps)
 
 
 def _spans(days: Ints, period: Period) -> Ints:
@@ -71,13 +69,16 @@ def _spans(days: Ints, period: Period) -> Ints:
     return days
 
 
-def _combine(series: Series, first: Any, last: Any, time: Ints) -> Series:
+def combine(series: Series, group: Ints, stamps: Ints) -> Series:
+    """One bar of all neighbours that are in the same group, at the stamp of the last of them; there is at least one bar."""
+    first = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
+    last = np.concatenate((first[1:], [len(group)])) - 1
     counts = _counting(series, first, last)
     positions = np.arange(len(series))
     opening = np.minimum.reduceat(np.where(counts, positions, len(series)), first)
     closing = np.maximum.reduceat(np.where(counts, positions, -1), first)
     return Series(
-        time=time,
+        time=stamps[last],
         open=series.open[opening],
         high=np.maximum.reduceat(np.where(counts, series.high, -np.inf), first),
         low=np.minimum.reduceat(np.where(counts, series.low, np.inf), first),

@@ -1,4 +1,4 @@
-"""What a publisher sends through the channel layer: one message, one blob, whatever number of quotes and bars it carries.
+"""What a publisher sends through the channel layer: one message, one blob, whatever number of quotes and events it carries.
 
 The blob is a msgpack array (``Batch``) whose ``fragments`` are the quotes' JSON objects, in the order of ``symbols``. The
 publisher encodes each quote once; whoever receives the blob joins fragments into frames without decoding them. (A list
@@ -7,14 +7,14 @@ decodes three times as fast as one body that has to be split: 0.8 against 2.2 ms
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
-from marketdata.types import Period
+from marketdata.types import DataType, Period
 
 Bars = dict[Period, tuple[list[str], list[bytes]]]
-"""Period -> symbols and their fragments, side by side."""
+"""Period -> symbols and the fragments of their forming bars, side by side."""
+Events = dict[DataType, tuple[list[str], list[bytes]]]
+"""Data type -> symbols and fragments, side by side and in order; a symbol may stand there more than once."""
 
 
 class Term(msgspec.Struct, frozen=True, array_like=True):
@@ -37,9 +37,9 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     counts up by one per message within it. ``published`` is the publisher's clock in ms. ``canary`` is the time (ms) at
     which the source last answered with at least one quote that parsed; a message may carry a canary and no quotes.
     ``clock`` is the market's time (ms) where that is not the wall clock's: of a simulated or recorded market.
-    ``bars`` are those that somebody wants; a symbol stands in a period once at most, and its fragment is one or more JSON
-    objects joined by commas: the bars that closed, in order, and then the one that is forming. A snapshot has none.
-    ``term`` stands in one message of an epoch, the one that ends the takeover: its quotes are all that was known before.
+    ``bars`` are the forming ones that somebody wants; a symbol stands in a period once at most. ``events`` are closed bars,
+    trades and changes of status, each of them one JSON object; those of a symbol came before its forming bar. A snapshot has
+    neither. ``term`` stands in one message of an epoch, the one that ends the takeover: its quotes are all that was known before.
     """
 
     feed: str
@@ -54,15 +54,27 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     fragments: list[bytes]
     bars: Bars = {}
     term: Term | None = None
+    events: Events = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Batch)
 
 
-def encode(batch: Batch) -> bytes:
-    """The blob of a batch."""
-    return _encoder.encode(batch)
+_NAMES = Batch.__struct_fields__.index("symbols")
+
+
+def packed(symbols: list[str]) -> bytes:
+    """Symbols as a blob carries them: half of what a large message takes to encode."""
+    return _encoder.encode(symbols)
+
+
+def encode(batch: Batch, symbols: bytes = b"") -> bytes:
+    """The blob of a batch. ``symbols``: its own, packed, where somebody has done so already."""
+    if not symbols:
+        return _encoder.encode(batch)
+    values = msgspec.structs.astuple(batch)
+    return _encoder.encode((*values[:_NAMES], msgspec.Raw(symbols), *values[_NAMES + 1 :]))
 
 
 def decode(blob: bytes) -> Batch:
@@ -70,9 +82,10 @@ def decode(blob: bytes) -> Batch:
     batch = _decoder.decode(blob)
     if len(batch.symbols) != len(batch.fragments):
         raise msgspec.ValidationError(f"{len(batch.symbols)} symbols, but {len(batch.fragments)} fragments")
-    for symbols, fragments in batch.bars.values():
-        if len(symbols) != len(fragments):
-            raise msgspec.ValidationError(f"bars of {len(symbols)} symbols, but {len(fragments)} fragments")
+    for what, parts in (("bars", batch.bars.values()), ("events", batch.events.values())):
+        for symbols, fragments in parts:
+            if len(symbols) != len(fragments):
+                raise msgspec.ValidationError(f"{what} of {len(symbols)} symbols, but {len(fragments)} fragments")
     return batch
 
 
@@ -96,27 +109,6 @@ def seq_of(fragment: bytes) -> int:
     return int(fragment[fragment.rindex(b":") + 1 : -1])
 
 
-class BarStamp(msgspec.Struct, frozen=True):
-    """Of one bar in a fragment: its end (ms), and whether it is closed."""
-
-    time: int
-    closed: bool
-
-
-_stamp = msgspec.json.Decoder(BarStamp).decode
-_NEXT = b',{"type":'
-
-
-def bars_of(fragment: bytes) -> Iterator[tuple[BarStamp, bytes]]:
-    """The bars that are joined in a fragment, one by one."""
-    start = 0
-    while start < len(fragment):
-        end = fragment.find(_NEXT, start)
-        piece = fragment[start:] if end < 0 else fragment[start:end]
-        yield _stamp(piece), piece
-        start += len(piece) + 1
-
-
 def without_seq(fragment: bytes) -> bytes:
-    """The quote's object as it was before it was numbered."""
+    """The object as it was before it was numbered."""
     return fragment[: fragment.rindex(b",")] + b"}"

@@ -1,8 +1,9 @@
 """A terminal's feed: its source, the loop that ingests and publishes, and the poll beside it.
 
 Pushes and polls are one path: both put what was parsed into one bounded queue, and one thread takes it out, ingests it and
-publishes. The queue's policy when full is to wait: a replay then waits too, a terminal's child keeps what it can, a poll
-gives up at its deadline. The same thread takes the lease and keeps it while the terminal is well.
+publishes. Trades take the same way, of those symbols of which somebody wants them. The queue's policy when full is to wait: a
+replay then waits too, a terminal's child keeps what it can, a poll gives up at its deadline. The same thread takes the lease and
+keeps it while the terminal is well.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -19,22 +20,34 @@ import structlog
 from argus.config import Config
 from marketdata import klines, metrics
 from marketdata.continuity import Continuity
+from marketdata.events import Event
 from marketdata.ingest import Group, Ingest
 from marketdata.listen import Listener
 from marketdata.live_bars import LiveBars
 from marketdata.publish import PublishError
 from marketdata.publisher import Publisher
 from marketdata.recordings.recorder import Recorder
-from marketdata.sources.base import Capability, Source, SourceError, SourceStatus, SourceTimeout, State, Subscription
+from marketdata.sources.base import (
+    Capability,
+    Source,
+    SourceError,
+    SourceStatus,
+    SourceTimeout,
+    State,
+    Subscription,
+    TradeSubscription,
+    Unsupported,
+)
 from marketdata.terminals.latency import Window
-from marketdata.types import Parsed, Quote
+from marketdata.trades import Trades
+from marketdata.types import DataType, Parsed, ParsedTrades, Quote, Trade
 
 log = structlog.get_logger(__name__)
 
 QUEUE_SIZE = 256
 """Parsed batches that may wait between the source and the publisher."""
 MERGE_QUOTES = 6000
-"""A message carries what waits in the queue, up to about this many quotes (one sweep of the A-share market)."""
+"""A message carries what waits in the queue, up to about this many quotes and trades (one sweep of the A-share market)."""
 RECONCILE_SLICES = 10
 """While pushes are fresh, a poll fetches this part of the universe only: all of it in as many polls."""
 PUSHES_FIRST = 1.0
@@ -63,7 +76,13 @@ class _Work:
     parsed: Parsed
     clock: int | None
     canary: int | None = None
+    trades: tuple[Trade, ...] = ()
     done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def size(self) -> int:
+        """Quotes and trades."""
+        return len(self.parsed.quotes) + len(self.trades)
 
 
 class Feed:
@@ -114,6 +133,11 @@ class Feed:
         self._stopping = threading.Event()
         self._polling = threading.Lock()
         self._subscription: Subscription | None = None
+        self._trades = Trades()
+        self._trade_subscription: TradeSubscription | None = None
+        self._watched: frozenset[str] | None = frozenset()
+        self._watching = threading.Lock()
+        self._without_trades = False
         self._slice = 0
         self._pushed_at = 0.0
         self._answered_at = -PATIENCE * 1000
@@ -179,6 +203,7 @@ class Feed:
         deadline = time.monotonic() + self._config.source_timeout
         try:
             self._subscribe()
+            self._subscribe_trades()
             symbols = self._poll_symbols()
             clock = self._now()
             began = time.monotonic()
@@ -189,9 +214,10 @@ class Feed:
             write("poll_failed", terminal=self.terminal, error=type(error).__name__, detail=str(error))
             return "timeout" if isinstance(error, SourceTimeout) else "down"
         work = _Work(parsed, None)
-        if parsed.quotes:
+        # A recording of trades alone is well without a quote.
+        if parsed.quotes or Capability.QUOTES not in self.source.capabilities():
             self._answered()
-            work.clock, work.canary = clock, int(time.time() * 1000)
+            work.clock, work.canary = clock if parsed.quotes else None, int(time.time() * 1000)
         try:
             self._queue.put(work, timeout=max(0.0, deadline - time.monotonic()))
         except queue.Full:
@@ -231,11 +257,43 @@ class Feed:
             self._subscription = self.source.subscribe(None, self._pushed)
             log.info("feed_subscribed", terminal=self.terminal)
 
+    def _subscribe_trades(self) -> None:
+        """Subscribe trades once somebody wants some, where the source has them."""
+        wanted = self._wanted.get(DataType.TRADE, frozenset())
+        if wanted == frozenset() or self._trade_subscription is not None or self.source.status().state != State.UP:
+            return
+        try:
+            if Capability.TRADES not in self.source.capabilities():
+                raise Unsupported("it has no trades")
+            self._trade_subscription = self.source.subscribe_trades(self._traded)
+        except SourceError as error:
+            # Quotes go on without them.
+            if not self._without_trades:
+                self._without_trades = True
+                log.warning("without_trades", terminal=self.terminal, error=type(error).__name__, detail=str(error))
+            return
+        self._without_trades = False
+        log.info("trades_subscribed", terminal=self.terminal)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Tell the source whose trades are wanted, where that has changed."""
+        with self._watching:
+            wanted = self._wanted.get(DataType.TRADE, frozenset())
+            if self._trade_subscription is not None and wanted != self._watched:
+                self._trade_subscription.watch(wanted)
+                self._watched = wanted
+
+    def _traded(self, parsed: ParsedTrades) -> None:
+        self._put(_Work(Parsed(errors=parsed.errors), None, trades=parsed.trades))
+
     def _pushed(self, parsed: Parsed) -> None:
         self._pushed_at = time.monotonic()
         if parsed.quotes:
             self._answered()
-        work = _Work(parsed, self._now() if parsed.quotes else None)
+        self._put(_Work(parsed, self._now() if parsed.quotes else None))
+
+    def _put(self, work: _Work) -> None:
         while not self._stopping.is_set():
             try:
                 self._queue.put(work, timeout=0.2)
@@ -270,13 +328,13 @@ class Feed:
             works = [self._queue.get(timeout=LOOK)]
         except queue.Empty:
             return []
-        quotes = len(works[0].parsed.quotes)
-        while quotes < MERGE_QUOTES:
+        size = works[0].size
+        while size < MERGE_QUOTES:
             try:
                 works.append(self._queue.get_nowait())
             except queue.Empty:
                 break
-            quotes += len(works[-1].parsed.quotes)
+            size += works[-1].size
         return works
 
     def _look(self) -> None:
@@ -296,6 +354,7 @@ class Feed:
             self._hold()
         metrics.ACTIVE.labels(publisher.feed, self.terminal).set(1 if publisher.active else 0)
         metrics.PENDING.labels(publisher.feed, self.terminal).set(publisher.ledger.pending)
+        metrics.EVENTS_PENDING.labels(publisher.feed, self.terminal).set(publisher.events.pending)
 
     def _well(self, status: SourceStatus, now: float) -> bool:
         patience = max(PATIENCE, MISSED_POLLS * self._config.poll_interval)
@@ -322,11 +381,12 @@ class Feed:
         if self.publisher.terms != self._terms:
             # Receivers have what another publisher said of the bars, and this one was not heard meanwhile.
             self._terms = self.publisher.terms
-            self._publish([], None, self.bars.current())
+            self._publish([], None, self.bars.forming())
 
     def _handle(self, works: list[_Work]) -> None:
         metrics.QUEUE_DEPTH.labels(self.terminal).set(self._queue.qsize())
         quotes: list[Quote] = []
+        trades: list[Trade] = []
         canary: int | None = None
         clock: int | None = None
         for work in works:
@@ -334,6 +394,7 @@ class Feed:
                 self._waiting.append((time.monotonic() + PUSHES_FIRST, work.parsed.quotes))
             else:
                 quotes.extend(work.parsed.quotes)
+            trades.extend(work.trades)
             canary = work.canary or canary
             clock = work.clock or clock
             for error in work.parsed.errors:
@@ -341,7 +402,7 @@ class Feed:
         if canary is not None:
             self.canary = canary
         try:
-            self._accept(quotes, canary, clock)
+            self._accept(quotes, canary, clock, self._new_trades(trades))
         finally:
             for work in works:
                 work.done.set()
@@ -353,7 +414,17 @@ class Feed:
             if found := self._ingest.ahead(quotes):
                 self._accept(found, None, None)
 
-    def _accept(self, quotes: list[Quote], canary: int | None, clock: int | None) -> None:
+    def _new_trades(self, trades: list[Trade]) -> list[Event]:
+        if not trades:
+            return []
+        if (accepts := self.accepts) is not None:
+            trades = [trade for trade in trades if accepts(trade.symbol)]
+        found = self._trades.take(trades)
+        metrics.TRADES.labels(self.publisher.feed, "accepted").inc(len(found))
+        metrics.TRADES.labels(self.publisher.feed, "duplicates").inc(len(trades) - len(found))
+        return found
+
+    def _accept(self, quotes: list[Quote], canary: int | None, clock: int | None, trades: Iterable[Event] = ()) -> None:
         if (accepts := self.accepts) is not None:
             quotes = [quote for quote in quotes if accepts(quote.symbol)]
         accepted = self._ingest.take(quotes)
@@ -366,18 +437,28 @@ class Feed:
                 metrics.QUOTES.labels(feed, outcome).inc(count)
         if accepted.clock_resets:
             log.warning("clock_reset", terminal=self.terminal, symbols=accepted.clock_resets)
-        self._publish(accepted.groups, canary, self._bars(accepted.quotes, clock))
+        bars = self._bars(accepted.quotes, clock)
+        self._publish(accepted.groups, canary, bars, trades, quotes=accepted.quotes)
 
     def _bars(self, quotes: list[Quote], clock: int | None) -> klines.Group:
-        said = self.bars.take(quotes, clock)
+        # A bar that had closed before somebody began to want it is told by whoever publishes then.
+        said = self.bars.take(quotes, clock, anew=self.publisher.active)
         if self.bars.demand.wanted is not self._wanted:
             self._wanted = self.bars.demand.wanted
             self.publisher.forget_bars(self._wanted)
+            self._watch()
         return said
 
-    def _publish(self, groups: list[Group], canary: int | None, bars: klines.Group) -> None:
+    def _publish(
+        self,
+        groups: list[Group],
+        canary: int | None,
+        bars: klines.Group,
+        trades: Iterable[Event] = (),
+        quotes: list[Quote] | None = None,
+    ) -> None:
         try:
-            self.publisher.publish(groups, canary, bars)
+            self.publisher.publish(groups, canary, bars, trades, quotes=quotes)
         except PublishError as error:
             self._refused(error)
 

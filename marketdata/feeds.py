@@ -15,6 +15,7 @@ from django.core.cache import cache
 from argus.config import Config, config
 from marketdata import metrics, publish
 from marketdata.feed import STOP_TIMEOUT, Feed
+from marketdata.journal import journal
 from marketdata.lease import lease_of
 from marketdata.listen import Heard, Listener
 from marketdata.publisher import Publisher
@@ -82,6 +83,7 @@ def start(terminal: str, address: str, pool: str, prepare: Callable[[Feed], None
                 clock=_clock_of(source, config),
                 record=recorder.take if recorder else None,
                 heard=heard,
+                journal=journal(),
             )
             feed = _feeds[terminal] = Feed(
                 terminal=terminal,

@@ -1,116 +1,115 @@
-"""Live bars on their way to subscribers: as JSON objects, grouped into what one message says of each symbol."""
+"""Live bars on their way to subscribers: the forming ones, of which the newest counts, and the closed ones, each an event."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from marketdata.batch import Bars
+from marketdata import events
+from marketdata.batch import Bars, Events
 from marketdata.builder import LiveBar
-from marketdata.types import Period
+from marketdata.events import Event
+from marketdata.types import KLINES, DataType, Period
 
-KEPT = 16
-"""Closed bars of a symbol and period that are kept for a channel layer that refuses messages."""
+Wanted = Mapping[DataType, frozenset[str] | None]
+"""The bars and trades that somebody wants: data type -> symbols, None for all of them."""
 
-Wanted = Mapping[Period, frozenset[str] | None]
-"""The bars that somebody wants: period -> symbols, None for all of them."""
+KLINE_OF = {period: data_type for data_type, period in KLINES.items()}
+"""The data type of each period's bars."""
 
 
-def is_wanted(wanted: Wanted, period: Period, symbol: str) -> bool:
-    """Whether somebody wants a bar."""
-    names = wanted.get(period, frozenset())
+def is_wanted(wanted: Wanted, data_type: DataType, symbol: str) -> bool:
+    """Whether somebody wants something of a symbol."""
+    names = wanted.get(data_type, frozenset())
     return names is None or symbol in names
 
 
 def beyond(wanted: Wanted, had: Wanted) -> Wanted:
     """What is wanted and was not had."""
-    news: dict[Period, frozenset[str] | None] = {}
-    for period, names in wanted.items():
-        before = had.get(period, frozenset())
+    news: dict[DataType, frozenset[str] | None] = {}
+    for data_type, names in wanted.items():
+        before = had.get(data_type, frozenset())
         if before is not None and (names is None or names - before):
-            news[period] = None if names is None else names - before
+            news[data_type] = None if names is None else names - before
     return news
 
 
-class Said(NamedTuple):
-    """What is to be said of one symbol's bars of one period: end stamp -> JSON object without its ``seq``."""
-
-    closed: dict[int, bytes]
-    forming: tuple[int, bytes] | None
-
-    def fragment(self, tail: bytes) -> bytes:
-        """The objects, each with ``tail`` for its closing brace, joined: the closed ones in order, then the forming one."""
-        bodies = [self.closed[time] for time in sorted(self.closed)]
-        if self.forming is not None:
-            bodies.append(self.forming[1])
-        return b",".join([body[:-1] + tail for body in bodies])
-
-    def then(self, newer: Said) -> Said:
-        """This and what came after it."""
-        forming = newer.forming or self.forming
-        over = forming is not None and newer.forming is None and max(newer.closed, default=0) >= forming[0]
-        return Said(self.closed | newer.closed, None if over else forming)
-
-    def newest(self) -> Said:
-        """This with the newest ``KEPT`` closed bars alone."""
-        return (
-            self
-            if len(self.closed) <= KEPT
-            else Said({time: self.closed[time] for time in sorted(self.closed)[-KEPT:]}, self.forming)
-        )
+def by_period(wanted: Wanted) -> dict[Period, frozenset[str] | None]:
+    """The bars among what is wanted, as a builder is asked for them."""
+    return {KLINES[data_type]: names for data_type, names in wanted.items() if data_type in KLINES}
 
 
-Group = dict[Period, dict[str, Said]]
+Forming = dict[Period, dict[str, tuple[int, bytes]]]
+"""Period -> symbol -> the end (ms) of the bar that forms, and its JSON object without its ``seq``."""
+
+
+class Group(NamedTuple):
+    """What is to be said of bars: those that closed, in order, and then those that form."""
+
+    forming: Forming = {}
+    closed: tuple[Event, ...] = ()
+
 
 _encode = msgspec.json.Encoder().encode
 
 
-def count(group: Group) -> Iterator[tuple[Period, str, int]]:
-    """How many bars of each period a group has, the closed and the forming ones."""
-    for period, symbols in group.items():
-        yield period, "closed", sum(len(said.closed) for said in symbols.values())
-        yield period, "forming", sum(said.forming is not None for said in symbols.values())
-
-
 def group(bars: Iterable[LiveBar]) -> Group:
-    """Bars by period and symbol."""
-    result: Group = {}
+    """Bars of the same symbol and period in order: the last of the forming ones counts, unless it has closed since."""
+    forming: Forming = {}
+    closed = []
     for bar in bars:
         body = _encode(bar)
-        said = Said({bar.time: body}, None) if bar.closed else Said({}, (bar.time, body))
-        symbols = result.setdefault(bar.period, {})
-        before = symbols.get(bar.symbol)
-        symbols[bar.symbol] = said if before is None else before.then(said)
-    return result
+        symbols = forming.setdefault(bar.period, {})
+        if not bar.closed:
+            symbols[bar.symbol] = (bar.time, body)
+            continue
+        closed.append(Event(KLINE_OF[bar.period], bar.symbol, body))
+        if (before := symbols.get(bar.symbol)) is not None and before[0] <= bar.time:
+            del symbols[bar.symbol]
+    return Group({period: symbols for period, symbols in forming.items() if symbols}, tuple(closed))
 
 
-def then(older: Group, newer: Group) -> Group:
-    """What both say, the newer one where both speak of a bar; of a symbol's closed bars the newest ``KEPT``."""
-    result = {period: dict(symbols) for period, symbols in older.items()}
-    for period, symbols in newer.items():
-        here = result.setdefault(period, {})
-        for symbol, said in symbols.items():
-            here[symbol] = (here[symbol].then(said) if symbol in here else said).newest()
-    return result
-
-
-def numbered(group: Group, tail: bytes) -> Bars:
+def numbered(group: Group, tail: bytes) -> tuple[Bars, Events]:
     """A group as a batch carries it, each object with ``tail`` for its closing brace."""
+    return numbered_forming(group.forming, tail), events.numbered(group.closed, tail)
+
+
+def numbered_forming(forming: Forming, tail: bytes) -> Bars:
+    """Forming bars as a batch carries them, each object with ``tail`` for its closing brace."""
     return {
-        period: (list(symbols), [said.fragment(tail) for said in symbols.values()])
-        for period, symbols in group.items()
+        period: (list(symbols), [body[:-1] + tail for _, body in symbols.values()])
+        for period, symbols in forming.items()
         if symbols
     }
 
 
-def among(group: Group, wanted: Wanted) -> Group:
-    """What of a group is wanted."""
-    result: Group = {}
-    for period, names in wanted.items():
-        symbols = group.get(period, {})
-        kept = symbols if names is None else {symbol: said for symbol, said in symbols.items() if symbol in names}
+class _Stamp(msgspec.Struct, frozen=True):
+    time: int
+
+
+_stamp = msgspec.json.Decoder(_Stamp).decode
+
+
+def then(older: Forming, newer: Group) -> Forming:
+    """The bars that form after what came later: those that closed meanwhile are gone."""
+    result = {period: dict(symbols) for period, symbols in older.items()}
+    for data_type, symbol, body in newer.closed:
+        symbols = result.get(KLINES[data_type], {})
+        if (before := symbols.get(symbol)) is not None and before[0] <= _stamp(body).time:
+            del symbols[symbol]
+    for period, symbols in newer.forming.items():
+        result.setdefault(period, {}).update(symbols)
+    return result
+
+
+def among(forming: Forming, wanted: Wanted) -> Forming:
+    """What of the forming bars is wanted."""
+    result: Forming = {}
+    for period, names in by_period(wanted).items():
+        symbols = forming.get(period, {})
+        kept = symbols if names is None else {symbol: bar for symbol, bar in symbols.items() if symbol in names}
         if kept:
             result[period] = kept
     return result

@@ -22,7 +22,8 @@ from marketdata.throughput import Throughput
 class FeedState:
     """How far one feed has come here. ``arrived`` is this process's monotonic clock, ``quotes`` how many came in all,
     ``clock`` the market's time (ms) where it is not the wall clock's. ``symbols`` are the feed's own; what is here of those
-    that are ``inherited`` is of an earlier epoch or another feed, so that its seq says nothing."""
+    that are ``inherited`` is of an earlier epoch or another feed, so that its seq says nothing. ``carried``: of the symbols that
+    a term's last message (``carried_by``) said again as they were, the message that had changed them."""
 
     epoch: int = 0
     seq: int = 0
@@ -35,6 +36,9 @@ class FeedState:
     quotes: int = 0
     symbols: set[str] = field(default_factory=set)
     inherited: set[str] = field(default_factory=set)
+    carried: dict[str, tuple[int, int]] = field(default_factory=dict)
+    carried_by: tuple[int, int] = (0, 0)
+    epoch_before: int = 0
 
 
 class LatestStore:
@@ -86,13 +90,13 @@ class LatestStore:
         self._advance(feed, batch)
         if batch.canary is not None:
             feed.canary, feed.canary_arrived = batch.canary, feed.arrived
-        # A web process that has just started may know a symbol's bars before its quote.
-        lists = [batch.symbols, *(symbols for symbols, _ in batch.bars.values())]
+        # A web process that has just started may know a symbol's bars and trades before its quote.
+        lists = [batch.symbols, *(symbols for symbols, _ in (*batch.bars.values(), *batch.events.values()))]
         if not all([self._claim(feed, batch.feed, symbols) for symbols in lists]):
             batch = _among(batch, feed.symbols)
+        news = batch if batch.term is None else self._news(feed, batch)
         if feed.inherited:
             feed.inherited.difference_update(batch.symbols)
-        news = batch if batch.term is None else self._news(batch)
         self.throughput.add(len(news.symbols))
         feed.quotes += len(news.symbols)
         self.fragments.update(zip(batch.symbols, batch.fragments, strict=True))
@@ -140,7 +144,7 @@ class LatestStore:
     def _advance(feed: FeedState, batch: Batch) -> None:
         if batch.epoch != feed.epoch:
             # Their fragments stay until this epoch has brought others, at the latest with its term's last message.
-            feed.inherited = set(feed.symbols)
+            feed.inherited, feed.epoch_before = set(feed.symbols), feed.epoch
         feed.epoch, feed.seq, feed.published, feed.source = batch.epoch, batch.seq, batch.published, batch.source
         feed.arrived = time.monotonic()
         feed.clock = batch.clock
@@ -165,10 +169,22 @@ class LatestStore:
             self.feed_of[symbol] = name
         return all_own
 
-    def _news(self, batch: Batch) -> Batch:
-        here = self.fragments
-        pairs = zip(batch.symbols, batch.fragments, strict=True)
-        news = {s: body for s, body in pairs if s not in here or without_seq(body) != without_seq(here[s])}
+    def changed_at(self, symbol: str) -> tuple[int, int]:
+        """Epoch and seq of the message that last changed a symbol's quote, as far as is known here: no earlier one."""
+        feed = self.feeds[self.feed_of[symbol]]
+        position = (feed.epoch_before if symbol in feed.inherited else feed.epoch, seq_of(self.fragments[symbol]))
+        return feed.carried.get(symbol, position) if position == feed.carried_by else position
+
+    def _news(self, feed: FeedState, batch: Batch) -> Batch:
+        """What a term's last message changes; of the rest it is noted what changed it."""
+        here, news = self.fragments, {}
+        carried = {}
+        for symbol, body in zip(batch.symbols, batch.fragments, strict=True):
+            if symbol in here and without_seq(body) == without_seq(here[symbol]):
+                carried[symbol] = self.changed_at(symbol)
+            else:
+                news[symbol] = body
+        feed.carried, feed.carried_by = carried, (batch.epoch, batch.seq)
         return msgspec.structs.replace(batch, symbols=list(news), fragments=list(news.values()))
 
 
@@ -181,7 +197,8 @@ def _among(batch: Batch, symbols: Container[str]) -> Batch:
 
     quotes, fragments = chosen(batch.symbols, batch.fragments)
     bars = {period: chosen(*part) for period, part in batch.bars.items()}
-    return msgspec.structs.replace(batch, symbols=quotes, fragments=fragments, bars=bars)
+    events = {data_type: chosen(*part) for data_type, part in batch.events.items()}
+    return msgspec.structs.replace(batch, symbols=quotes, fragments=fragments, bars=bars, events=events)
 
 
 store = LatestStore()

@@ -165,6 +165,11 @@ class Ledger:
         if self._inherited:
             self._inherited.difference_update(fragments)
 
+    def reach(self, position: Position) -> None:
+        """Messages up to there have been written, though nobody could hear them."""
+        if position > self.position:
+            self._advance(position)
+
     def hear(self, batch: Batch) -> bool:
         """Take in a message. False, and nothing taken, where it is of a fenced-off publisher or has been heard before."""
         position = (batch.epoch, batch.seq)

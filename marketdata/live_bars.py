@@ -37,17 +37,20 @@ class LiveBars:
         self._looked_through = 0
         self._counted: dict[str, int] = {}
 
-    def take(self, quotes: list[Quote], clock: int | None) -> klines.Group:
-        """Fold quotes, and close bars by the market's time (ms); what is to be said of the bars that somebody wants."""
+    def take(self, quotes: list[Quote], clock: int | None, *, anew: bool = True) -> klines.Group:
+        """Fold quotes, and close bars by the market's time (ms); what is to be said of the bars that somebody wants.
+
+        ``anew``: also how the bars stand that somebody has begun to want.
+        """
         try:
-            return self._take(quotes, clock)
+            return self._take(quotes, clock, anew=anew)
         except Exception:
             # The quotes go out whatever becomes of the bars.
             metrics.BAR_QUOTES.labels(self._terminal, "failed").inc(len(quotes))
             log.exception("bars_failed", terminal=self._terminal, quotes=len(quotes))
-            return {}
+            return klines.Group()
 
-    def _take(self, quotes: list[Quote], clock: int | None) -> klines.Group:
+    def _take(self, quotes: list[Quote], clock: int | None, *, anew: bool) -> klines.Group:
         demand, builder = self.demand, self.builder
         before = demand.wanted
         news = demand.look()
@@ -59,20 +62,22 @@ class LiveBars:
             self._count()
             if clock is not None:
                 builder.advance(clock)
-            bars = builder.drain(demand.wanted)
-            if news:
-                bars += builder.current(news)
+            bars = builder.drain(klines.by_period(demand.wanted))
+            if news and anew:
+                drained = set(bars)
+                bars += [bar for bar in builder.current(klines.by_period(news)) if bar not in drained]
             # Last, as what a terminal says of a bar counts more than what was drained of it.
             while self._settled:
                 bar = self._settled.popleft()
-                if klines.is_wanted(demand.wanted, bar.period, bar.symbol):
+                if klines.is_wanted(demand.wanted, klines.KLINE_OF[bar.period], bar.symbol):
                     bars.append(bar)
         return klines.group(bars)
 
-    def current(self) -> klines.Group:
-        """How the bars stand that somebody wants."""
+    def forming(self) -> klines.Group:
+        """How the bars stand that somebody wants, but for those that have closed."""
         with self._building:
-            return klines.group(self.builder.current(self.demand.wanted))
+            bars = self.builder.current(klines.by_period(self.demand.wanted))
+        return klines.group(bar for bar in bars if not bar.closed)
 
     def _count(self) -> None:
         """Bring the builder's counts into the metrics."""
@@ -83,7 +88,7 @@ class LiveBars:
 
     def _show_demand(self) -> None:
         for period in PERIODS:
-            names = self.demand.wanted.get(period, frozenset())
+            names = self.demand.wanted.get(klines.KLINE_OF[period], frozenset())
             metrics.BARS_WANTED.labels(self._terminal, period).set(len(self._symbols) if names is None else len(names))
 
     def settle(self, bars: Iterable[Bar]) -> list[LiveBar]:
@@ -98,7 +103,7 @@ class LiveBars:
         about ``limit`` symbols: half of them such as somebody wants, then the others, where the last call ended.
         """
         symbols = list(self._symbols)
-        wanted = sorted({symbol for chosen in self.demand.wanted.values() for symbol in chosen or ()})
+        wanted = sorted({symbol for names in klines.by_period(self.demand.wanted).values() for symbol in names or ()})
         with self._building:
             found = self.builder.closed(wanted[: limit // 2], since)
         taken = {bar.symbol for bar in found}

@@ -207,8 +207,8 @@ def board_limit(symbol: str) -> float | None:
 
 
 @lru_cache(maxsize=256)
-def _grid(tick: float) -> tuple[int, int]:
-    """A tick as ``step / scale`` in whole numbers."""
+def grid(tick: float) -> tuple[int, int]:
+    """A price tick as ``step / scale`` in whole numbers. Raises ``ValueError`` where it is none."""
     sign, digits, exponent = Decimal(repr(tick)).as_tuple()
     if sign or not isinstance(exponent, int) or not any(digits):
         raise ValueError(f"{tick!r} is not a price tick")
@@ -224,7 +224,7 @@ def round_price(value: float, tick: float | None) -> float:
     nearest to the decimal. Where the tick is not known, 12 significant digits are kept, which drops the noise of binary
     fractions alone. Raises ``ValueError`` for infinities and NaN.
     """
-    step, scale = (1, 1) if tick is None else _grid(tick)
+    step, scale = (1, 1) if tick is None else grid(tick)
     steps = abs(value) * scale / step
     if not math.isfinite(steps):
         raise ValueError(f"{value!r} is not a price")

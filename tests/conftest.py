@@ -146,11 +146,13 @@ def _default_plans_survive_a_flush() -> None:
 
     plans = importlib.import_module("argus.access.migrations.0002_default_plans")
     klines = importlib.import_module("argus.access.migrations.0003_klines")
+    stream_limits = importlib.import_module("argus.access.migrations.0005_stream_limits")
 
     def make_again(using: str, **_: object) -> None:
         if "access_plan" in connections[using].introspection.table_names():
             plans.create_plans(apps, SimpleNamespace(connection=connections[using]))
             klines.add_klines(apps, SimpleNamespace(connection=connections[using]))
+            stream_limits.allow_what_was_allowed(apps, SimpleNamespace(connection=connections[using]))
 
     post_migrate.connect(make_again, sender=apps.get_app_config("access"), weak=False)
 
@@ -162,6 +164,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from django.core.cache import cache
 
     from argus.access import check, limits
+    from marketdata import journal
     from marketdata.latest import store
 
     for holder in (cache, check.cache, store, channel_layers.backends):
@@ -169,4 +172,5 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     if tiers := sys.modules.get("marketdata.cache.tiers"):
         tiers.tiers().clear()
         tiers.forget()
+    monkeypatch.setattr(journal, "_journals", {})
     monkeypatch.setattr(limits, "_limiter", limits.MemoryLimiter())

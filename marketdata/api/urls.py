@@ -13,6 +13,7 @@ from marketdata.api.pools import OnePool, OneTerminal, Pools, Scale, ScaleOne
 from marketdata.api.pools_live import HealthCheck, HealthCheckOfOne, Metrics, MetricsOfOne
 from marketdata.api.terminals import PollTerminal
 from marketdata.api.views import FullMarket, LatestQuotes
+from marketdata.compat.udf_api import UdfTicket
 
 OLD: dict[str, Any] = {"schema": None, "terminal_names": True}
 """Names that earlier users know: not in the schema, and parameters may be called as xtdata calls them."""
@@ -38,6 +39,7 @@ urlpatterns = [
     path(f"{POOL}/metrics", Metrics.as_view(), name="pools-metrics"),
     path(f"{POOL}/health_check", HealthCheck.as_view(), name="pools-health-check"),
     path(f"{POOL}/scale", Scale.as_view(), name="pools-scale"),
+    path("api/v1/udf/ticket", UdfTicket.as_view(), name="udf-ticket"),
     path("api/v1/trading_dates", reference.TradingDates.as_view(), name="trading-dates"),
     path("api/v1/calendar/day", reference.CalendarDay.as_view(), name="calendar-day"),
     path("api/v1/instruments", reference.Instruments.as_view(), name="instruments"),

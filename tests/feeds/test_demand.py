@@ -1,4 +1,4 @@
-"""What web processes want of bars, and what a feed hears of it: in this process' cache and in Redis alike."""
+"""What web processes want of bars and trades, and what a feed hears of it: in this process' cache and in Redis alike."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.test import override_settings
 
 from marketdata import demand
 from marketdata.demand import Announcer, Demand
-from marketdata.types import Period
+from marketdata.types import DataType
 
-M1, D1 = Period.M1, Period.D1
+M1, D1, TRADE = DataType.KLINE_1M, DataType.KLINE_1D, DataType.TRADE
 
 
 @pytest.fixture(params=["memory", "redis"], autouse=True)
@@ -34,10 +34,10 @@ def names(*symbols: str) -> frozenset[str]:
 def test_a_feed_hears_what_all_processes_want_together() -> None:
     feed, one, two = Demand(), Announcer(), Announcer()
     assert feed.look() == {}
-    one.announce({M1: names("A", "B")})
+    one.announce({M1: names("A", "B"), TRADE: names("A")})
     two.announce({M1: names("B", "C"), D1: None})
-    assert feed.look() == {M1: names("A", "B", "C"), D1: None}
-    assert feed.wanted == {M1: names("A", "B", "C"), D1: None}
+    assert feed.look() == {M1: names("A", "B", "C"), D1: None, TRADE: names("A")}
+    assert feed.wanted == {M1: names("A", "B", "C"), D1: None, TRADE: names("A")}
     one.announce({D1: names("A")})
     assert feed.look() == {D1: names("A")}, "one has no bars of the day yet, whatever two has"
     assert feed.wanted == {M1: names("B", "C"), D1: None}

@@ -12,34 +12,36 @@ from prometheus_client import REGISTRY
 
 from argus.config import Config
 from marketdata import klines
-from marketdata.batch import Batch, bars_of, decode, encode
+from marketdata.batch import Batch, decode, encode, packed
 from marketdata.demand import Announcer
 from marketdata.feed import Feed
-from marketdata.klines import KEPT, among, group, then
+from marketdata.journal import MemoryJournal
+from marketdata.klines import KLINE_OF, among, group, then
 from marketdata.lease import TTL, MemoryLease
+from marketdata.live_bars import LiveBars
 from marketdata.publish import PublishError
 from marketdata.publisher import Publisher
-from marketdata.types import Parsed, Period
-from tests.builder.quotes import Tape
+from marketdata.types import DataType, Parsed, Period
+from tests.builder.quotes import Tape, at
 from tests.feeds.scripted import ScriptedSource
 from tests.feeds.test_feed import Layer
-from tests.feeds.wire import Wire, publisher
+from tests.feeds.wire import Unavailable, Wire, publisher
 from tests.hub.market import EPOCH, bar
 
 M1, M5 = Period.M1, Period.M5
 
 
 def said(batch: Batch, period: Period = M1) -> dict[str, list[tuple[int, bool, int, int]]]:
-    """Symbol -> minute, closed, volume and seq of each of its bars."""
-    symbols, fragments = batch.bars.get(period, ([], []))
-    return {
-        symbol: [(*_stamp(piece), piece["volume"], piece["seq"]) for piece in json.loads(b"[" + fragment + b"]")]
-        for symbol, fragment in zip(symbols, fragments, strict=True)
-    }
+    """Symbol -> minute, closed, volume and seq of each of its bars, the closed ones first."""
+    found: dict[str, list[tuple[int, bool, int, int]]] = {}
+    for symbols, fragments in (batch.events.get(KLINE_OF[period], ([], [])), batch.bars.get(period, ([], []))):
+        for symbol, fragment in zip(symbols, fragments, strict=True):
+            found.setdefault(symbol, []).append(_stamp(json.loads(fragment)))
+    return found
 
 
-def _stamp(piece: dict[str, Any]) -> tuple[int, bool]:
-    return (piece["time"] - EPOCH) // 60_000, piece["closed"]
+def _stamp(piece: dict[str, Any]) -> tuple[int, bool, int, int]:
+    return (piece["time"] - EPOCH) // 60_000, piece["closed"], piece["volume"], piece["seq"]
 
 
 def publishing(wire: Wire) -> Publisher:
@@ -50,21 +52,21 @@ def publishing(wire: Wire) -> Publisher:
     return it
 
 
-def test_a_message_has_a_symbols_closed_bars_in_order_and_then_the_forming_one() -> None:
+def test_a_message_has_closed_bars_as_events_in_order_and_one_forming_bar_of_a_symbol() -> None:
     wire = Wire()
     bars = [bar("A", n, closed=True) for n in range(1, 40)] + [bar("A", 40, volume=5), bar("B", 40, period=M5)]
     publishing(wire).publish([{"A": b'{"v":1}'}], canary=1, bars=group(bars))
     (batch,) = wire.sent
     assert said(batch) == {"A": [(n, True, 100, 2) for n in range(1, 40)] + [(40, False, 5, 2)]}
     assert said(batch, M5) == {"B": [(40, False, 100, 2)]}
+    assert [len(symbols) for symbols, _ in batch.bars.values()] == [1, 1]
 
 
-def test_the_bars_of_a_fragment_are_told_apart() -> None:
-    bars = [bar("A", 1, closed=True), bar("A", 2, closed=True), bar("A", 3)]
-    _, (fragment,) = klines.numbered(group(bars), b',"seq":7}')[M1]
-    pieces = list(bars_of(fragment))
-    assert [((stamp.time - EPOCH) // 60_000, stamp.closed) for stamp, _ in pieces] == [(1, True), (2, True), (3, False)]
-    assert b",".join(piece for _, piece in pieces) == fragment
+def test_a_bar_that_has_closed_forms_no_more() -> None:
+    both = group([bar("A", 1), bar("B", 3), bar("A", 1, closed=True), bar("B", 2, closed=True)])
+    assert both.forming == {M1: {"B": group([bar("B", 3)]).forming[M1]["B"]}}
+    assert then(group([bar("A", 1), bar("B", 3)]).forming, both) == {M1: {"B": both.forming[M1]["B"]}}
+    assert then(group([bar("A", 3)]).forming, group([bar("A", 2, closed=True)])) == group([bar("A", 3)]).forming
 
 
 def test_bars_go_out_with_the_last_of_several_messages() -> None:
@@ -73,33 +75,50 @@ def test_bars_go_out_with_the_last_of_several_messages() -> None:
     assert [said(batch) for batch in wire.sent] == [{}, {"A": [(1, False, 100, 3)]}]
 
 
-def test_bars_that_the_layer_refused_stay_owed_newest_of_each() -> None:
-    wire = Wire()
-    it = publishing(wire)
+def test_of_bars_that_neither_journal_nor_layer_took_all_closed_and_the_newest_forming_stay_owed() -> None:
+    wire, journal = Wire(), Unavailable()
+    it = publisher(wire, MemoryLease(), hears=False, journal=journal)
+    it.hold()
     wire.broken = True
-    for bars in ([bar("A", 1), bar("B", 1)], [bar("A", 1, closed=True)], [bar("A", 2, volume=3)], [bar("A", 2, volume=4)]):
+    for bars in (
+        [bar("A", 1), bar("B", 1)],
+        [bar("A", 1, closed=True)],
+        [bar("A", 2, volume=3)],
+        [bar("A", 2, closed=True), bar("A", 3, volume=4)],
+    ):
         with pytest.raises(PublishError):
             it.publish([{"A": b'{"v":1}'}], canary=None, bars=group(bars))
     wire.broken = False
-    it.publish([], canary=2, bars={})
-    seq = wire.sent[-1].seq
-    assert said(wire.sent[-1]) == {"A": [(1, True, 100, seq), (2, False, 4, seq)], "B": [(1, False, 100, seq)]}
-    it.publish([], canary=3, bars={})
-    assert wire.sent[-1].bars == {}
+    count = len(wire.sent)
+    it.publish([], canary=2)
+    *_, closed, forming = wire.sent
+    assert said(closed) == {"A": [(1, True, 100, closed.seq), (2, True, 100, closed.seq)]}
+    assert said(forming) == {"A": [(3, False, 4, forming.seq)], "B": [(1, False, 100, forming.seq)]}
+    assert [batch.symbols for batch in wire.sent[count:-2]] == [["A"]], "the quotes come first"
+    it.publish([], canary=3)
+    assert (wire.sent[-1].bars, wire.sent[-1].events) == ({}, {})
 
 
-def test_what_is_owed_of_a_symbol_is_bounded() -> None:
-    owed: klines.Group = {}
-    for n in range(100):
-        owed = then(owed, group([bar("A", n, closed=True)]))
-    assert len(owed[M1]["A"].closed) == KEPT
-    assert max(owed[M1]["A"].closed) == EPOCH + 99 * 60_000
+def test_a_closed_bar_that_the_journal_took_is_published_though_the_layer_refused_it() -> None:
+    wire, journal = Wire(), MemoryJournal()
+    it = publisher(wire, MemoryLease(), hears=False, journal=journal)
+    it.hold()
+    wire.broken = True
+    with pytest.raises(PublishError):
+        it.publish([], canary=None, bars=group([bar("A", 1, closed=True)]))
+    wire.broken = False
+    it.publish([], canary=2)
+    assert wire.sent[-1].events == {}
+    assert it.epoch is not None
+    *_, entry, _ = journal.read("main", (it.epoch, 0), (it.epoch, it.seq)).entries
+    assert entry.seq == it.seq - 1
+    assert entry.events.keys() == {DataType.KLINE_1M}
 
 
-def test_bars_that_nobody_wants_any_more_are_not_owed() -> None:
-    both = group([bar("A", 1), bar("B", 1), bar("A", 1, period=M5)])
-    assert {period: set(symbols) for period, symbols in among(both, {M1: frozenset({"B"})}).items()} == {M1: {"B"}}
-    assert among(both, {M5: None}) == {M5: both[M5]}
+def test_forming_bars_that_nobody_wants_any_more_are_not_owed() -> None:
+    both = group([bar("A", 1), bar("B", 1), bar("A", 1, period=M5)]).forming
+    assert {period: set(symbols) for period, symbols in among(both, {DataType.KLINE_1M: frozenset({"B"})}).items()} == {M1: {"B"}}
+    assert among(both, {DataType.KLINE_5M: None}) == {M5: both[M5]}
 
 
 def test_bars_wait_out_a_lapse_of_the_lease_and_are_dropped_where_another_took_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +151,7 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def test_what_the_layer_took_is_counted_by_period_and_state() -> None:
+def test_what_is_published_is_counted_by_period_and_state() -> None:
     names = {"feed": "main", "period": "1m"}
 
     def totals() -> list[float]:
@@ -142,11 +161,32 @@ def test_what_the_layer_took_is_counted_by_period_and_state() -> None:
     it = publishing(wire)
     wire.broken = True
     with pytest.raises(PublishError):
-        it.publish([], canary=1, bars=group([bar("A", 1, closed=True)]))
-    assert totals() == before
+        it.publish([], canary=1, bars=group([bar("A", 1, closed=True), bar("A", 2)]))
+    assert totals() == [before[0] + 1, before[1]], "the journal took it"
     wire.broken = False
     it.publish([], canary=1, bars=group([bar("A", 2, closed=True), bar("A", 3), bar("B", 3)]))
     assert totals() == [before[0] + 2, before[1] + 2]
+
+
+@pytest.mark.django_db
+def test_a_bar_that_had_closed_before_it_was_wanted_is_told_by_whoever_publishes_and_at_no_takeover(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("marketdata.demand.LOOK", 0.0)
+    tape, active, standby = Tape(), LiveBars("a"), LiveBars("b")
+    quotes = [tape.quote(text, 10.0, 100) for text in ("09:25:00", "09:30:30", "09:31:30")]
+    for bars in (active, standby):
+        assert bars.take(quotes, None) == klines.Group()
+    Announcer().announce({DataType.KLINE_1M: frozenset({"600000.SH"})})
+    told, withheld = active.take([], None), standby.take([], None, anew=False)
+    assert [json.loads(event.body)["time"] for event in told.closed] == [at("09:31")]
+    assert told.forming.keys() == {M1}
+    assert withheld == klines.Group()
+    assert standby.forming() == klines.Group(told.forming)
+    later = tape.quote("09:32:30", 10.0, 100)
+    first, second = (bars.take([later], None, anew=False).closed for bars in (active, standby))
+    assert first == second
+    assert [json.loads(event.body)["time"] for event in first] == [at("09:32")]
 
 
 @pytest.fixture
@@ -181,7 +221,7 @@ def test_quotes_that_bars_cannot_take_in_are_counted(feed: Feed) -> None:
 
 @pytest.mark.django_db
 def test_what_clients_want_is_shown(feed: Feed) -> None:
-    Announcer().announce({M1: frozenset({"600000.SH", "600001.SH"}), M5: None})
+    Announcer().announce({DataType.KLINE_1M: frozenset({"600000.SH", "600001.SH"}), DataType.KLINE_5M: None})
     feed.source.answer = Parsed((Tape().quote("09:25:00", 10.0, 1),))  # type: ignore[attr-defined]
     assert feed.poll() == "ok"
     deadline = time.monotonic() + 10
@@ -202,13 +242,17 @@ def test_quotes_go_out_whatever_becomes_of_their_bars(feed: Feed, layer: Layer, 
     assert counted("argus_bar_quotes_total", terminal=feed.terminal, reason="failed") == 1
 
 
-def test_a_message_without_bars_or_a_term_is_as_it_was_but_for_two_bytes() -> None:
+def test_a_message_without_bars_a_term_or_events_is_as_it_was_but_for_three_bytes() -> None:
     batch = Batch("main", 1, 1, 1, "test", None, None, False, ["A"], [b"{}"])
     assert decode(encode(batch)) == batch
-    assert encode(batch).endswith(b"\x80\xc0")
+    assert encode(batch).endswith(b"\x80\xc0\x80")
+    assert encode(batch, packed(batch.symbols)) == encode(batch)
 
 
-def test_bars_whose_lists_do_not_fit_are_refused() -> None:
+def test_bars_and_events_whose_lists_do_not_fit_are_refused() -> None:
     batch = Batch("main", 1, 1, 1, "test", None, None, False, [], [], {M1: (["A", "B"], [b"{}"])})
     with pytest.raises(ValueError, match="bars of 2 symbols"):
+        decode(encode(batch))
+    batch = Batch("main", 1, 1, 1, "test", None, None, False, [], [], events={DataType.TRADE: (["A"], [])})
+    with pytest.raises(ValueError, match="events of 1 symbols"):
         decode(encode(batch))

@@ -235,6 +235,21 @@ def test_a_takeover_interrupted_by_the_layer_is_finished_later(wire: Wire, lease
     assert wire.sent[-1].term == Term(*last, True)
 
 
+def test_a_term_goes_on_after_its_predecessor_although_its_own_barrier_was_heard_before(wire: Wire, lease: MemoryLease) -> None:
+    active, standby = publisher(wire, lease, "a"), publisher(wire, lease, "b")
+    active.hold()
+    active.publish([group(1, A=1)], canary=1)
+    last = (wire.sent[-1].epoch, wire.sent[-1].seq)
+    standby.listen()
+    active.resign()
+    wire.lossy = True
+    with pytest.raises(PublishError):
+        standby.hold(long_ago())
+    wire.lossy = False
+    standby.hold(long_ago())
+    assert wire.sent[-1].term == Term(*last, True)
+
+
 def test_no_seq_of_an_old_term_stays_in_the_snapshot(wire: Wire, lease: MemoryLease) -> None:
     it = publisher(wire, lease)
     it.hold()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from marketdata.batch import Batch, decode
+from marketdata.journal import UNAVAILABLE, Entry, Journal, Reading
 from marketdata.lease import Lease
+from marketdata.ledger import Position
 from marketdata.listen import Heard
 from marketdata.publish import PublishError
 from marketdata.publisher import Publisher
@@ -43,7 +45,17 @@ class Wire:
         ]
 
 
-def publisher(wire: Wire, lease: Lease, owner: str = "a", *, hears: bool = True) -> Publisher:
+class Unavailable:
+    """A journal that takes nothing and knows nothing."""
+
+    def append(self, feed: str, entry: Entry, symbols: bytes = b"") -> bool:
+        return False
+
+    def read(self, feed: str, after: Position, until: Position) -> Reading:
+        return Reading([], False, UNAVAILABLE)
+
+
+def publisher(wire: Wire, lease: Lease, owner: str = "a", *, hears: bool = True, journal: Journal | None = None) -> Publisher:
     """A publisher on a wire; one that does not hear is told nothing of what the wire took."""
     heard = Heard()
     if hears:
@@ -58,6 +70,7 @@ def publisher(wire: Wire, lease: Lease, owner: str = "a", *, hears: bool = True)
         save_snapshot=wire.save,
         load_snapshot=wire.load,
         heard=heard,
+        journal=journal,
     )
 
 

@@ -16,6 +16,7 @@ from marketdata.latest import LatestStore
 from marketdata.statuses import Statuses
 from marketdata.types import DataType, Period, Quote, TradingStatus
 from streaming.connection import Connection
+from streaming.filters import Filter
 from streaming.frame import Frame
 from streaming.hub import Hub
 from streaming.selection import Frequency, Selection
@@ -120,6 +121,8 @@ class StoppableWire:
         return self.budget is None or self.budget > 0
 
     def write(self, frame: Frame) -> None:
+        if self.aborted:
+            return
         if self.budget is not None:
             self.budget -= 1
         self.messages.append(msgspec.json.decode(frame.payload()))
@@ -168,12 +171,14 @@ class Client:
         symbols: Iterable[str] | None,
         *types: DataType,
         frequency: Frequency = Frequency.REALTIME,
+        filter: Filter | None = None,
     ) -> None:
         """Replace what is received by one selection."""
         chosen = Selection(
             symbols=None if symbols is None else frozenset(symbols),
             data_types=frozenset(types or (DataType.QUOTE,)),
             frequency=frequency,
+            filter=filter,
         )
         self.hub.cover(self.connection, {"main": chosen})
 

@@ -6,6 +6,7 @@ import pytest
 
 from marketdata.types import DataType
 from streaming.coverage import Symbols, cover, merged
+from streaming.filters import Filter
 from streaming.frame import Frame
 from streaming.rows import Rows
 from streaming.selection import Frequency, Selection
@@ -13,19 +14,25 @@ from streaming.selection import Frequency, Selection
 QUOTE, PRICE = DataType.QUOTE, DataType.PRICE
 
 
-def chosen(symbols: str | None, *types: DataType, frequency: Frequency = Frequency.REALTIME) -> Selection:
+NOW = (Frequency.REALTIME, None)
+DEAR, BUSY = Filter(min_price=100), Filter(min_volume=10**6)
+
+
+def chosen(
+    symbols: str | None, *types: DataType, frequency: Frequency = Frequency.REALTIME, filter: Filter | None = None
+) -> Selection:
     names = None if symbols is None else frozenset(symbols)
-    return Selection(symbols=names, data_types=frozenset(types or (QUOTE,)), frequency=frequency)
+    return Selection(symbols=names, data_types=frozenset(types or (QUOTE,)), frequency=frequency, filter=filter)
 
 
 def test_selections_of_one_frequency_are_united_per_data_type() -> None:
     parts = cover([chosen("AB"), chosen("BC", QUOTE, PRICE)])
-    assert parts == {Frequency.REALTIME: {QUOTE: Symbols(frozenset("ABC")), PRICE: Symbols(frozenset("BC"))}}
+    assert parts == {NOW: {QUOTE: Symbols(frozenset("ABC")), PRICE: Symbols(frozenset("BC"))}}
 
 
 def test_each_symbol_stands_at_its_fastest_frequency_alone() -> None:
     parts = cover([chosen("AB", frequency=Frequency.S5), chosen("BC"), chosen("ACD", frequency=Frequency.M1)])
-    assert {frequency: "".join(sorted(part[QUOTE].names or ())) for frequency, part in parts.items()} == {
+    assert {frequency: "".join(sorted(part[QUOTE].names or ())) for (frequency, _), part in parts.items()} == {
         Frequency.REALTIME: "BC",
         Frequency.S5: "A",
         Frequency.M1: "D",
@@ -35,12 +42,51 @@ def test_each_symbol_stands_at_its_fastest_frequency_alone() -> None:
 def test_everything_at_one_frequency_leaves_out_what_comes_faster_and_leaves_nothing_to_slower_ones() -> None:
     parts = cover([chosen(None, frequency=Frequency.S1), chosen("A"), chosen("B", frequency=Frequency.S5)])
     assert parts == {
-        Frequency.REALTIME: {QUOTE: Symbols(frozenset("A"))},
-        Frequency.S1: {QUOTE: Symbols(None, frozenset("A"))},
+        NOW: {QUOTE: Symbols(frozenset("A"))},
+        (Frequency.S1, None): {QUOTE: Symbols(None, frozenset("A"))},
     }
     whole = merged(parts.values(), QUOTE)
     assert whole == Symbols(None)
     assert merged(parts.values(), PRICE) is None
+
+
+def test_a_filter_covers_what_nothing_brings_unfiltered_as_fast() -> None:
+    parts = cover(
+        [
+            chosen("ABC", filter=DEAR),
+            chosen("A"),
+            chosen("B", frequency=Frequency.S1),
+            chosen("ABCD", frequency=Frequency.S1, filter=DEAR),
+            chosen("BE", frequency=Frequency.S5, filter=DEAR),
+        ]
+    )
+    assert parts == {
+        NOW: {QUOTE: Symbols(frozenset("A"))},
+        (Frequency.S1, None): {QUOTE: Symbols(frozenset("B"))},
+        (Frequency.REALTIME, DEAR): {QUOTE: Symbols(frozenset("BC"))},
+        (Frequency.S1, DEAR): {QUOTE: Symbols(frozenset("D"))},
+        (Frequency.S5, DEAR): {QUOTE: Symbols(frozenset("E"))},
+    }
+
+
+def test_filters_cover_a_symbol_each_for_itself() -> None:
+    parts = cover([chosen("AB", filter=DEAR), chosen("BC", QUOTE, PRICE, filter=BUSY)])
+    assert parts == {
+        (Frequency.REALTIME, DEAR): {QUOTE: Symbols(frozenset("AB"))},
+        (Frequency.REALTIME, BUSY): {QUOTE: Symbols(frozenset("BC")), PRICE: Symbols(frozenset("BC"))},
+    }
+
+
+def test_everything_unfiltered_leaves_a_filter_what_is_faster() -> None:
+    parts = cover([chosen(None, frequency=Frequency.S1), chosen(None, PRICE, QUOTE, filter=DEAR), chosen("A", PRICE)])
+    assert parts == {
+        (Frequency.S1, None): {QUOTE: Symbols(None)},
+        NOW: {PRICE: Symbols(frozenset("A"))},
+        (Frequency.REALTIME, DEAR): {QUOTE: Symbols(None), PRICE: Symbols(None, frozenset("A"))},
+    }
+    assert cover([chosen(None), chosen("AB", filter=DEAR), chosen(None, frequency=Frequency.S5, filter=BUSY)]) == {
+        NOW: {QUOTE: Symbols(None)}
+    }
 
 
 @pytest.mark.parametrize("symbols", [Symbols(frozenset("AC")), Symbols(None, frozenset("BD"))])

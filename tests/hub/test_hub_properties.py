@@ -46,6 +46,8 @@ step = st.one_of(
     st.tuples(st.just("tick"), st.sampled_from([0.1, 1.0, 5.0])),
     st.tuples(st.just("take_over"), some_symbols, st.tuples(*[st.sampled_from(["sent", "sent", "late", "lost"])] * 3)),
     st.tuples(st.just("restore")),
+    st.tuples(st.just("hold_back"), st.integers(0, 2)),
+    st.tuples(st.just("edit_plan"), who, st.integers(0, 2)),
     st.tuples(st.just("answer")),
 )
 
@@ -112,13 +114,14 @@ class World:
         self.watchers = [self._watch(number) for number in range(CLIENTS)]
 
     def _watch(self, number: int) -> Watcher:
-        client = Client(self.hub, str(number), principal=principal(priority=number % 2))
+        client = Client(self.hub, str(number), principal=principal(priority=number))
         watcher = Watcher(client)
         write = client.wire.write
 
         def read(frame: Frame) -> None:
             write(frame)
-            watcher.read(frame)
+            if not client.wire.aborted:
+                watcher.read(frame)
 
         client.wire.write = read  # type: ignore[method-assign]
         return watcher
@@ -183,6 +186,14 @@ class World:
         watcher.held = {key: piece for key, piece in watcher.held.items() if watcher.covers(*key)}
         watcher.closed = {key: ends for key, ends in watcher.closed.items() if watcher.covers(*key)}
         self.hub.cover(watcher.client.connection, {str(n): chosen for n, chosen in enumerate(selections)})
+
+    def hold_back(self, below: int) -> None:
+        self.hub.hold_back(below, MERGED_INTERVAL)
+
+    def edit_plan(self, number: int, priority: int) -> None:
+        watcher = self.watchers[number]
+        watcher.client.connection.principal = principal(priority=priority)
+        self.cover(number, watcher.selections)
 
     def stop(self, number: int) -> None:
         self.watchers[number].client.wire.stop()
