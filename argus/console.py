@@ -48,6 +48,12 @@ SIDEBAR = [
                 "link": reverse_lazy("terminals"),
                 "permission": _may("marketdata.view_terminal"),
             },
+            {
+                "title": _("Chart"),
+                "icon": "candlestick_chart",
+                "link": reverse_lazy("chart"),
+                "permission": _may("marketdata.view_instrument"),
+            },
             _page(_("Live connections"), "cable", "streaming.liveconnection"),
         ]
     },
@@ -60,7 +66,7 @@ SIDEBAR = [
         "title": _("Market data"),
         "separator": True,
         "items": [
-            _page(_("Instruments"), "candlestick_chart", "marketdata.instrument"),
+            _page(_("Instruments"), "list_alt", "marketdata.instrument"),
             _page(_("Sectors"), "category", "marketdata.sector"),
             _page(_("Trading dates"), "calendar_month", "marketdata.tradingdates"),
             _page(_("Main contracts"), "star", "marketdata.maincontract"),

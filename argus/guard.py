@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -17,15 +17,24 @@ log = structlog.get_logger(__name__)
 
 Respond = Callable[[Scope, Principal], bytes]
 """The body for a caller who has been let in. Synchronous and quick; raises ``ArgusError``."""
+Identify = Callable[[Scope], Awaitable[Principal]]
+"""Who makes a request, by what they show. Raises ``ArgusError``."""
 
 
-async def let_in(scope: Scope, needs: str, methods: Sequence[str], headers: list[tuple[bytes, bytes]]) -> Principal:
-    """The caller, at one request of their quota; what is left of it is added to ``headers``. Raises ``ArgusError``."""
-    require_method(scope, methods)
+async def by_key(scope: Scope) -> Principal:
+    """Whose key stands in the headers. Raises ``ArgusError``."""
     key = key_of(headers_of(scope))
     if key is None:
         raise ArgusError(NOT_AUTHENTICATED)
-    principal = await authenticate(key, client_address(scope))
+    return await authenticate(key, client_address(scope))
+
+
+async def let_in(
+    scope: Scope, needs: str, methods: Sequence[str], headers: list[tuple[bytes, bytes]], identify: Identify = by_key
+) -> Principal:
+    """The caller, at one request of their quota; what is left of it is added to ``headers``. Raises ``ArgusError``."""
+    require_method(scope, methods)
+    principal = await identify(scope)
     headers += quota_headers(*await quota().spend(principal))
     require(principal, needs)
     return principal

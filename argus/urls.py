@@ -7,11 +7,13 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from argus import docs
-from monitoring import overview, terminals
+from monitoring import chart, overview, terminals
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/overview.json", admin.site.admin_view(overview.figures), name="overview-figures"),
+    path("admin/chart/", admin.site.admin_view(chart.page), name="chart"),
+    path("admin/chart/ticket", admin.site.admin_view(chart.ticket), name="chart-ticket"),
     path("admin/terminals/", admin.site.admin_view(terminals.page), name="terminals"),
     path("admin/terminals.json", admin.site.admin_view(terminals.live), name="terminals-live"),
     path("admin/terminals/pools/<str:name>", admin.site.admin_view(terminals.change_pool), name="terminals-pool"),

@@ -25,6 +25,7 @@ PAGES = [
     "/admin/marketdata/backfill/",
     "/admin/marketdata/bardifference/",
     "/admin/terminals/",
+    "/admin/chart/",
     "/admin/marketdata/pool/",
     "/admin/marketdata/pool/add/",
     "/admin/marketdata/pool/1/change/",
