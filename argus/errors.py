@@ -83,6 +83,7 @@ CONFLICT = Problem(440, "conflict", 409, None, False, _("What there is already s
 EVENT_OVERFLOW = Problem(
     441, "event_overflow", 503, 4041, True, _("More events were waiting than are kept; reconnect and resume.")
 )
+SESSION_UNKNOWN = Problem(442, "session_unknown", 404, None, False, _("The session has ended or never was; subscribe anew."))
 ADDRESS_LIMIT = Problem(445, "address_limit", 429, 4145, False, _("More connections from one address than are accepted."))
 INTERNAL = Problem(500, "internal", 500, 1011, True, _("Something went wrong on our side; it is logged with this request id."))
 NOT_READY = Problem(503, "not_ready", 503, None, True, _("The service is not ready yet; try again shortly."))

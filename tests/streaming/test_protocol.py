@@ -15,7 +15,7 @@ from marketdata.types import DataType
 from streaming import protocol
 from streaming.codecs import DEFLATED, JSON, MSGPACK, Head
 from streaming.parsing import parse
-from streaming.protocol import Failure, Ping, Resume, Subscribe, Unreadable
+from streaming.protocol import Failure, Ping, Position, Resume, Subscribe, Unreadable
 from streaming.selection import Frequency
 
 
@@ -46,8 +46,12 @@ def test_an_id_is_kept_as_it_was_given(id: str | int) -> None:
     assert type(action.id) is type(id)
 
 
-def test_a_resume_is_read_whatever_it_holds() -> None:
-    assert isinstance(parse('{"action":"resume","epoch":7,"seq":1790,"streams":{"main":{}}}'), Resume)
+def test_a_resume_is_read_with_its_positions() -> None:
+    action = parse('{"action":"resume","session":"token","streams":{"main":{"epoch":7,"seq":1790}}}')
+    assert action == Resume(session="token", streams={"main": Position(7, 1790)})
+    wrong = parse('{"action":"resume","streams":{"main":{"epoch":7}}}')
+    assert isinstance(wrong, Unreadable)
+    assert wrong.error.params["parameter"] == "streams"
 
 
 @pytest.mark.parametrize(

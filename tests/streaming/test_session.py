@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from argus.access.principal import MESSAGES_PER_SECOND, SUBSCRIPTIONS
 from argus.errors import AUTH_TIMEOUT, KEY_INVALID, NOT_AUTHENTICATED, ArgusError
 from marketdata.types import DataType
 from marketdata.universe import Resolution, Universe, resolve
 from streaming.codecs import JSON
 from streaming.filters import Filter, QuoteField
+from streaming.protocol import Position
 from streaming.selection import Frequency, Selection
-from streaming.session import MAX_REFUSED, Authenticate, Close, Cover, Effect, Reply, Session
+from streaming.session import MAX_REFUSED, Authenticate, Close, Cover, Effect, Reply, Restore, Session
 from streaming.subscriptions import MAX_NAMED, MAX_REJECTED, MAX_SUBSCRIPTIONS, MAX_SYMBOLS_PER_MESSAGE
 from tests.streaming.principals import principal
 
@@ -91,6 +93,8 @@ def test_an_accepted_key_is_told_its_limits() -> None:
         "data_types": sorted(DataType),
         "subscriptions": MAX_SUBSCRIPTIONS,
         "symbols_per_message": MAX_SYMBOLS_PER_MESSAGE,
+        "key_subscriptions": SUBSCRIPTIONS,
+        "messages_per_second": MESSAGES_PER_SECOND,
     }
 
 
@@ -503,9 +507,21 @@ def test_groups_follow_the_universe() -> None:
 # The rest
 
 
-def test_a_resume_is_not_supported_yet() -> None:
-    answer = Client().ask("resume", id=6, epoch=7, seq=1790)
-    assert (answer["name"], answer["id"], answer["recovered"]) == ("not_supported", 6, False)
+def test_a_resume_asks_back_with_its_positions() -> None:
+    session = Client().session
+    (effect,) = session.receive('{"action":"resume","id":6,"session":"token","epoch":7,"seq":1790}')
+    assert effect == Restore(6, "token", {"": Position(7, 1790)})
+    (effect,) = session.receive('{"action":"resume","session":"token","streams":{"main":{"epoch":7,"seq":0}}}')
+    assert effect == Restore(None, "token", {"main": Position(7, 0)})
+
+
+def test_a_session_is_taken_up_before_anything_is_subscribed_to() -> None:
+    client = Client()
+    assert client.ask("resume")["parameter"] == "session"
+    client.ask("subscribe", symbols=["600000.SH"])
+    assert client.ask("resume", session="token", epoch=7, seq=1)["parameter"] == "session"
+    (effect,) = client.session.receive('{"action":"resume","epoch":7,"seq":1}')
+    assert effect == Restore(None, None, {"": Position(7, 1)})
 
 
 def test_a_binary_message_is_refused() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+import zlib
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
@@ -76,8 +79,49 @@ async def test_the_json_subprotocol_is_agreed_on(server: Server, key: str) -> No
 
 
 async def test_only_unknown_subprotocols_are_refused(server: Server, key: str) -> None:
-    async with client(server, key, subprotocols=["argus.v1.msgpack"]) as one:
+    async with client(server, key, subprotocols=["argus.v2.json"]) as one:
         assert await refusal(one) == ("subprotocol_not_supported", 4125)
+
+
+async def test_messagepack_has_the_same_messages(server: Server, key: str) -> None:
+    async with client(server, key, subprotocols=["argus.v1.msgpack"]) as one:
+        read = msgspec.msgpack.decode
+        assert read(await one.ws.recv())["type"] == "connected"
+        await one.ws.send(msgspec.msgpack.encode({"action": "subscribe", "id": 1, "symbols": [SYMBOLS[0]]}))
+        assert read(await one.ws.recv())["type"] == "subscribed"
+        await one.send("ping", id="text")
+        assert read(await one.ws.recv())["id"] == "text"
+        await one.ws.send(b"\xc1")
+        assert read(await one.ws.recv())["name"] == "bad_json"
+        await server.feed.publish(quote(price=10.25, bid_price=(10.24,), bid_volume=(100,)))
+        (piece,) = read(await one.ws.recv())["data"]
+        assert (piece["type"], piece["price"], piece["bid_volume"], piece["open"], piece["seq"]) == (
+            "quote",
+            10.25,
+            [100],
+            None,
+            1,
+        )
+
+
+async def test_compressed_messages_are_the_text_in_zlibs_format(server: Server, key: str) -> None:
+    async with client(server, key, subprotocols=["argus.v1.json.deflate"]) as one:
+
+        def read(message: str | bytes) -> Any:
+            return json.loads(message if isinstance(message, str) else zlib.decompress(message))
+
+        await one.send("subscribe", id=1, symbols=["*"])
+        answers = [read(await one.ws.recv()), read(await one.ws.recv())]
+        assert [answer["type"] for answer in answers] == ["connected", "subscribed"]
+        quotes = [quote(symbol) for symbol in SYMBOLS[:100]]
+        await server.feed.publish(*quotes)
+        message = await one.ws.recv()
+        assert isinstance(message, bytes)
+        assert [piece["symbol"] for piece in read(message)["data"]] == list(SYMBOLS[:100])
+        await server.feed.publish(quote(SYMBOLS[1], price=11.0))
+        message = await one.ws.recv()
+        assert isinstance(message, str), "a short message stays text"
+        assert read(message)["data"][0]["price"] == 11.0
 
 
 @pytest.mark.parametrize("parameter", ["key", "token", "API_KEY"])
@@ -274,6 +318,24 @@ async def test_an_update_and_an_unsubscribe_act_while_data_flows(server: Server,
         await server.feed.publish(quote(A, time=1_700_000_003_000))
         await witness.receive("data")
         assert (await one.ask("ping"))["type"] == "pong"
+
+
+async def test_a_filter_is_changed_and_taken_away_while_data_flows(server: Server, key: str) -> None:
+    def prices(message: dict[str, Any]) -> list[tuple[str, float]]:
+        return [(item["symbol"], item["price"]) for item in message["data"]]
+
+    async with subscriber(server, key, A, B, filters={"min_price": 15}) as one:
+        await server.feed.publish(quote(A, price=10.0), quote(B, price=20.0))
+        assert prices(await one.receive("data")) == [(B, 20.0)]
+        answer = await one.ask("update", filters={"max_price": 15})
+        assert answer["subscriptions"]["main"]["filters"] == {"max_price": 15.0}
+        assert prices(await one.receive("data")) == [(A, 10.0)]
+        await server.feed.publish(quote(A, price=10.5), quote(B, price=20.5))
+        assert prices(await one.receive("data")) == [(A, 10.5)]
+        await one.ask("update", filters=None)
+        assert sorted(prices(await one.receive("data"))) == [(A, 10.5), (B, 20.5)]
+        await server.feed.publish(quote(B, price=21.0))
+        assert prices(await one.receive("data")) == [(B, 21.0)]
 
 
 async def test_a_new_member_of_a_group_is_received_without_asking(server: Server, key: str) -> None:
