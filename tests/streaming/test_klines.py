@@ -21,6 +21,8 @@ from marketdata.sources.base import Capability
 from marketdata.sources.simulated.source import SimulatedSource
 from marketdata.types import Period
 from marketdata.universe import Universe
+from streaming import runtime
+from streaming.saved import HELD
 from tests.streaming.server import Client, Server, client, new_key, subscriber, until
 
 DAY = date(2026, 3, 10)
@@ -221,9 +223,29 @@ async def test_bars_are_published_only_while_somebody_wants_them(server: Server,
         assert market.bars_since(count) == []
 
 
-async def test_a_client_that_goes_away_ends_its_demand(server: Server, key: str, market: Market) -> None:
+async def test_a_client_that_unsubscribes_ends_its_demand(server: Server, key: str, market: Market) -> None:
+    async with subscriber(server, key, "*", data_types=["kline:1h"]) as one:
+        await until(lambda: market.feed.bars.demand.wanted, "the demand")
+        await one.ask("unsubscribe")
+        await until(lambda: not market.feed.bars.demand.wanted, "the demand to end")
+
+
+async def test_a_client_that_is_cut_off_has_its_demand_until_its_session_is_over(
+    server: Server, key: str, market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    current = runtime.current()
+    assert current is not None
+    tick = current.hub.tick
+    monkeypatch.setattr(current.hub, "tick", lambda now: tick(now + clock[0]))
     async with subscriber(server, key, "*", data_types=["kline:1h"]):
         await until(lambda: market.feed.bars.demand.wanted, "the demand")
+    await until(lambda: not server.connections, "the connection to end")
+    clock[0] = HELD - 10
+    told = current.hub.demand
+    await market.go("09:30:50")
+    assert (current.hub.demand, bool(market.feed.bars.demand.wanted)) == (told, True)
+    clock[0] = HELD
     await until(lambda: not market.feed.bars.demand.wanted, "the demand to end")
 
 
@@ -251,7 +273,7 @@ async def test_a_second_client_has_the_last_closed_and_the_forming_bar(server: S
     assert [(piece["time"], piece["closed"]) for piece in message["data"]] == [(at("09:31:00"), True), (at("09:32:00"), False)]
 
 
-async def test_a_plan_without_bars_refuses_them_and_filters_are_refused(server: Server, key: str) -> None:
+async def test_a_plan_without_bars_refuses_them_and_bars_have_no_filters(server: Server, key: str) -> None:
     _, text = await new_key(data_types=("quote", "kline:1d"))
     async with client(server, text) as one:
         await one.receive("connected")
@@ -260,7 +282,7 @@ async def test_a_plan_without_bars_refuses_them_and_filters_are_refused(server: 
         answer = await one.ask("subscribe", symbols=["000001.SZ"], data_types=["kline:1d"])
         assert answer["type"] == "subscribed"
         error = await one.ask("update", data_types=["kline:1d"], filters={"min_price": 1})
-        assert error["name"] == "not_supported"
+        assert (error["name"], error["parameter"]) == ("invalid_argument", "filters")
         error = await one.ask("subscribe", symbols=["000001.SZ"], data_types=["kline:2m"])
         assert "kline:1m" in error["allowed"]
 
