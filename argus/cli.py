@@ -11,12 +11,13 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PORT = 8001
+MOST_PROCESSES = 256
 DEFAULT_TERMINAL = "127.0.0.1:58610"
 """Where a QMT terminal on this machine listens."""
 
@@ -33,6 +34,16 @@ examples:
 Every option is also a setting in the environment: docs/settings.md. Ctrl-C ends it.
 """
 
+SERVE_EXAMPLES = """\
+examples:
+  manage.py serve --host 0.0.0.0 --port 8001                 one web process
+  manage.py serve --processes 4                              four on one port; one that ends is started again (Linux)
+  manage.py serve --processes 4 --own-port 9001              and each on a port of its own too (9001 to 9004), for /metrics
+  manage.py serve --share-port --own-port 9001               one of several on port 8001 that something else keeps running
+
+With --processes: kill -HUP replaces all of them, one after the other (a rolling restart); SIGTERM ends all of them in order.
+"""
+
 
 class Refused(Exception):
     """Why it cannot start, in one line that says what to do."""
@@ -46,6 +57,12 @@ class _Parser(argparse.ArgumentParser):
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes (1 to {MOST_PROCESSES})")
     return int(text)
 
 
@@ -103,6 +120,18 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     """The options of ``serve``."""
     add_address(parser)
     parser.add_argument("--server", choices=("uvicorn", "daphne"), default="uvicorn", help="the ASGI server (default: uvicorn)")
+    several = parser.add_mutually_exclusive_group()
+    several.add_argument("--processes", type=_count, metavar="N", help="run so many web processes on the port (Linux)")
+    several.add_argument(
+        "--share-port", action="store_true", help="let others that are started with this option listen on the port as well (Linux)"
+    )
+    parser.add_argument(
+        "--own-port",
+        type=_port,
+        metavar="PORT",
+        help="listen on this port as well; of several processes the second on the next one, and so on",
+    )
+    parser.add_argument("--line", type=int, help=argparse.SUPPRESS)  # What ties a process to its supervisor.
 
 
 NEEDS = {"terminal": "qmt", "symbols": "simulated", "seed": "simulated", "clock": "simulated"} | dict.fromkeys(
@@ -142,10 +171,10 @@ def _named(terminals: Sequence[str]) -> list[str]:
     ]
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, share: bool = False) -> list[socket.socket]:
     """Sockets bound to every address of the host, not yet listening; ``Refused`` if that cannot be.
 
-    Port 0 becomes the same free port on all of them.
+    Port 0 becomes the same free port on all of them. ``share``: others of the same user who share it may bind it as well.
     """
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -162,6 +191,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
@@ -198,20 +229,47 @@ def data_dir(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("ARGUS_DATA_DIR") or ROOT / "var")
 
 
-def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+class Port(NamedTuple):
+    """One to listen on. ``share``: others who share it may have it, too."""
+
+    number: int
+    share: bool
+
+
+def ports_of_serve(options: argparse.Namespace) -> list[Port]:
+    """What ``serve`` will listen on, in this process or in those that it starts. Raises ``Refused``."""
+    count = options.processes or 1
+    if options.processes or options.share_port:
+        apart = "run each web process on a port of its own, behind a proxy (docs/operations.md)"
+        if sys.platform != "linux":
+            raise Refused(f"this system does not divide a port's connections among processes as Linux does; {apart}")
+        if options.server != "uvicorn":
+            raise Refused(f"{options.server} cannot share its port; use --server uvicorn, or {apart}")
+    ports = [Port(options.port, options.share_port)]
+    if options.own_port is not None:
+        own = range(options.own_port, options.own_port + count)
+        if own[0] == 0 or own[-1] > 65535 or options.port in own:
+            raise Refused(f"--own-port {options.own_port} is not the first of {count} ports from 1 to 65535 beside {options.port}")
+        # A process and its successor share it for a moment.
+        ports += [Port(number, options.line is not None) for number in own]
+    return ports
+
+
+def check(ports: Iterable[Port], options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     """Raise ``Refused`` if the service could not start: a folder that cannot be written, a port that is taken."""
     folder = data_dir(environment)
     if error := unwritable(folder):
         raise Refused(
             f"the folder {folder} cannot be written ({error.strerror}); make it writable or name another in ARGUS_DATA_DIR"
         )
-    for bound in bind(options.host, options.port):
-        bound.close()
+    for port in ports:
+        for bound in bind(options.host, port.number, share=port.share):
+            bound.close()
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "up": (add_up, "Run the whole service in this one process."),
-    "serve": (add_serve, "Run one web process; workers and other web processes run beside it (needs REDIS_URL)."),
+    "serve": (add_serve, "Run one web process, or several; workers run beside them (needs REDIS_URL)."),
 }
 
 
@@ -224,7 +282,7 @@ def prepare(command: str, arguments: Sequence[str], *, program: str) -> dict[str
     parser = _Parser(
         prog=f"{program} {command}",
         description=description,
-        epilog=UP_EXAMPLES if command == "up" else None,
+        epilog=UP_EXAMPLES if command == "up" else SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -232,7 +290,8 @@ def prepare(command: str, arguments: Sequence[str], *, program: str) -> dict[str
     options = parser.parse_args(arguments)
     try:
         settings = settings_of(options, os.environ) if command == "up" else {}
-        check(options, os.environ)
+        ports = [Port(options.port, False)] if command == "up" else ports_of_serve(options)
+        check(ports, options, os.environ)
     except Refused as refusal:
         parser.exit(2, f"argus: {refusal}.\n")
     return settings

@@ -26,12 +26,17 @@ Step = Callable[[], Awaitable[object]]
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that calls ``started`` once it listens, and ``stopping`` before it closes any connection."""
+    """A uvicorn server that calls ``started`` once it listens, and ``stopping`` before it closes any connection.
 
-    def __init__(self, config: uvicorn.Config, *, on_started: Step, on_stopping: Step) -> None:
+    It ends with a signal, and when ``until`` is over, which begins after ``started``.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, on_started: Step, on_stopping: Step, until: Step | None = None) -> None:
         super().__init__(config)
         self._on_started = on_started
         self._on_stopping = on_stopping
+        self._until = until
+        self._watch: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -53,17 +58,35 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             await self._on_started()
+            if self._until is not None:
+                self._watch = asyncio.create_task(self._end_after(self._until))
+
+    async def _end_after(self, until: Step) -> None:
+        await until()
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         for server in self.servers:
             server.close()
+        # Nobody may wait here for an answer that does not come, where other processes listen on the same port.
+        for bound in sockets or ():
+            bound.close()
         await self._on_stopping()
         await super().shutdown(sockets)
 
 
-def run(config: uvicorn.Config, sockets: Sequence[socket.socket], *, on_started: Step, on_stopping: Step) -> None:
-    """Serve on the bound sockets until a signal comes; returns after the orderly stop."""
-    server = Server(config, on_started=on_started, on_stopping=on_stopping)
+def run(
+    config: uvicorn.Config,
+    sockets: Sequence[socket.socket],
+    *,
+    on_started: Step,
+    on_stopping: Step,
+    until: Step | None = None,
+) -> None:
+    """Serve on the bound sockets until a signal comes or ``until`` is over; returns after the orderly stop."""
+    server = Server(config, on_started=on_started, on_stopping=on_stopping, until=until)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(list(sockets)))
 

@@ -56,6 +56,8 @@ class Service:
             "DJANGO_SETTINGS_MODULE": "argus.settings",
             # Sweeps are published by the load itself, flat out: silence between them is not staleness.
             "ARGUS_STALE_AFTER": "3600",
+            # All of the load comes at once and from one address.
+            "ARGUS_ADMIT_PER_SECOND": "0",
         }
         self.processes = [
             start(

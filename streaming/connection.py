@@ -91,6 +91,11 @@ class Connection:
         self._progress = (0, 0.0)
         wire.on_room = self.drain
 
+    @property
+    def priority(self) -> int:
+        """That of its plan."""
+        return self.principal.limits.priority if self.principal is not None else 0
+
     def coverages(self) -> list[Coverage]:
         """All that it covers, acknowledged or not."""
         views = [*self.views, *(item.view for item in self.acknowledged.values() if item.view is not None)]
@@ -140,11 +145,11 @@ class Connection:
     def drain(self) -> None:
         """Send what is owed while there is room for it."""
         home = self.home
-        if home is None or self.held:
+        if home is None or self.held or self.closed:
             return
         newest = Admitted(home.newest, self.views) if any(view.filter for view in self.views) else home.newest
         while self.outbox and self.wire.room():
-            for frame in self.outbox.next(newest, self.codec):
+            for frame in self.outbox.next(newest, self.codec, self.priority):
                 self._write(frame)
                 if frame.count:
                     home.counters.frames += 1

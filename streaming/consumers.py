@@ -220,10 +220,9 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def _count(self, principal: Principal, before: Book, effects: list[Effect], *, id: str | int | None) -> list[Effect]:
         """Count the subscriptions for the key. The effects of the request; where they are too many it changes nothing."""
-        assert self.connection is not None
         session, book = self.session, self.session.book
         try:
-            await limits.quota().hold_subscriptions(principal, self.connection.id, len(book))
+            await self._hold(len(book))
         except ArgusError as error:
             meanwhile, session.book = session.book, before
             effects = session.reject(error, id=id)
@@ -233,6 +232,12 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             # The universe or the plan has changed while this was counted.
             effects = [*effects, *session.restate()]
         return effects
+
+    async def _hold(self, count: int) -> None:
+        """Count so many subscriptions for the key, or raise SUBSCRIPTION_LIMIT."""
+        assert self.connection is not None
+        assert self.counted is not None
+        await limits.quota().hold_subscriptions(self.counted, self.connection.id, count)
 
     async def _disconnect(self, message: dict[str, Any]) -> None:
         raise StopConsumer
@@ -301,12 +306,17 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         assert self.connection is not None
         if self.replay is not None:
             raise ArgusError(INVALID_ARGUMENT, "A replay begins where you ask it to; it is not resumed.", parameter="action")
+        # This process may have just taken the place of the one that the client comes from.
+        await runtime.caught_up()
         since = self._positions(effect.positions)
         saved: dict[str, Saved] = {}
         rejected: list[Rejected] = []
         if effect.token is not None:
             saved = await self._take_up(effect.token)
+            await self._hold(len(self.session.book.keys() | saved.keys()))
             rejected = self.session.restore(saved)
+            if rejected:
+                await self._hold(len(self.session.book))
         connection, hub = self.connection, self.hub
         connection.hold()
         try:

@@ -102,9 +102,9 @@ class Admitted:
         self._newest = newest
         self._views = views
 
-    def frames(self, keys: Keys, codec: Codec, **marks: Any) -> list[Frame]:
+    def frames(self, keys: Keys, codec: Codec, priority: int, **marks: Any) -> list[Frame]:
         """See ``Newest``."""
-        return self._newest.frames({t: self._admitted(t, symbols) for t, symbols in keys.items()}, codec, **marks)
+        return self._newest.frames({t: self._admitted(t, symbols) for t, symbols in keys.items()}, codec, priority, **marks)
 
     def _admitted(self, data_type: DataType, symbols: set[str]) -> set[str]:
         found: set[str] = set()

@@ -42,17 +42,21 @@ class Heartbeats:
         """Send it to one group, or to all (None): the newest of what each feed has brought, and whether the source is silent.
 
         A client that is behind gets none, as it would tell of data that is still to come; nor does one that has not been
-        greeted yet, nor one whose data comes from a replay's hub.
+        greeted yet, nor one whose data comes from a replay's hub. A feed of which it is to be sent more is left out.
         """
-        store = self._hub.store
-        message: Announcement | None = None
+        messages: dict[frozenset[str], Announcement] = {}
         for connection in self._hub.connections.values():
             if connection.home is not self._hub or (group is not None and hash(connection.id) % self._groups != group):
                 continue
             if connection.frames and connection.behind_since is None:
-                if message is None:
-                    now = time.time_ns() // 1_000_000
-                    streams = {name: at for name, at in store.streams().items() if name not in self._hub.newest.partial}
-                    beat = Heartbeat(server_time=now, streams=streams, stale=store.stale(config.stale_after))
-                    message = Announcement(beat)
-                connection.say(message)
+                partial = self._hub.partial_for(connection.priority)
+                if partial not in messages:
+                    messages[partial] = self._message(partial)
+                connection.say(messages[partial])
+
+    def _message(self, partial: frozenset[str]) -> Announcement:
+        store = self._hub.store
+        streams = {name: at for name, at in store.streams().items() if name not in partial}
+        return Announcement(
+            Heartbeat(server_time=time.time_ns() // 1_000_000, streams=streams, stale=store.stale(config.stale_after))
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
@@ -11,11 +12,10 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from argus.access.principal import Principal
 from argus.config import config
 from argus.errors import EVENT_OVERFLOW, SLOW_CLIENT
 from marketdata.batch import Bars, Batch, Events, decode
-from marketdata.journal import TOO_MUCH, Reading
+from marketdata.journal import TOO_MUCH, UNKNOWN_EPOCH, Reading
 from marketdata.klines import KLINE_OF, Wanted
 from marketdata.latest import LatestStore
 from marketdata.types import EVENTS, KLINES, DataType
@@ -47,6 +47,8 @@ MERGED_INTERVAL = 0.25
 """Seconds between two sends while messages are merged."""
 SPARED = 2
 """The priority from which on nothing is merged, whatever the load."""
+EVERYBODY = sys.maxsize
+"""Above every priority."""
 LAG_WINDOW = 64
 """Messages among which the quickest one says what a message takes when there is no lag (the clocks may differ)."""
 PHASES = 0.618034
@@ -80,7 +82,7 @@ class Hub:
     ) -> None:
         self.store = store
         self.past = past
-        self.newest = Newest(store)
+        self.newest = Newest(store, self._partial)
         self.connections: dict[str, Connection] = {}
         self.behind: dict[Connection, None] = {}
         self.counters = Counters()
@@ -93,6 +95,8 @@ class Hub:
         """Priority and codec -> their views; those of a higher priority come first."""
         self._terms = Terms()
         self._withheld: dict[str, Withheld] = {}
+        self._lacking: dict[str, Position] = {}
+        """Feed -> up to where quotes have been missed that a snapshot is to bring."""
         self._acknowledging: dict[Acknowledged, None] = {}
         self._lingering: deque[tuple[float, Wanted]] = deque()
         self._due: list[tuple[float, int, View]] = []
@@ -140,7 +144,7 @@ class Hub:
         parts = cover(selection for selection in selections.values() if not selection.ack)
         before = [(view.filter, view.coverage) for view in connection.views]
         after = _covered(parts.values())
-        if any(view.priority != _priority(connection.principal) for view in connection.views):
+        if any(view.priority != connection.priority for view in connection.views):
             # What is merged for the lane that it leaves is not sent to the one that it joins.
             for feed in list(self._merged):
                 self._send_merged(feed)
@@ -204,7 +208,7 @@ class Hub:
             below = self._merge(batch, bars, lag)
             everything = len(batch.symbols) == len(self.store.fragments)
             table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
-            self._fan_out(batch.feed, table, bars, events, below)
+            self._fan_out(batch.feed, table, bars, events, below, more=bool(first))
             if first:
                 self._restate(first)
             counters.fan_out.add(time.perf_counter() - started)
@@ -217,16 +221,22 @@ class Hub:
         batch = self._read(blob)
         if batch is None:
             return (0, 0)
-        before = self.position(batch.feed)
+        feed, before, position = batch.feed, self.position(batch.feed), (batch.epoch, batch.seq)
         changed = self.store.restore(batch)
+        if position > before:
+            self._skip_events(feed, before, position)
+        # What comes by it belongs to any message up to it: it takes several messages to say, and of these none is the last.
+        self._lacking[feed] = max(position, self._lacking.get(feed, position))
         if changed:
             quotes = self.store.fragments
-            self._fan_out(batch.feed, {symbol: quotes[symbol] for symbol in changed}, {}, {})
+            self._fan_out(feed, {symbol: quotes[symbol] for symbol in changed}, {}, {})
         # A change of status that was missed may be older than the newest quote.
-        self._restate({DataType.STATUS: self.store.feeds[batch.feed].symbols})
-        if (batch.epoch, batch.seq) > before:
+        self._restate({DataType.STATUS: self.store.feeds[feed].symbols})
+        if self._lacking[feed] <= position:
+            del self._lacking[feed]
+        if position > before:
             self._tell(self._terms.heard(batch, before, gap=True))
-        return (batch.epoch, batch.seq)
+        return position
 
     def forget(self, feed: str) -> None:
         """A feed is no more: its symbols are unknown, and nothing of them is owed any longer."""
@@ -235,7 +245,7 @@ class Hub:
         self._offsets.pop(feed, None)
         self._terms.forget(feed)
         self._withheld.pop(feed, None)
-        self.newest.partial.discard(feed)
+        self._lacking.pop(feed, None)
         if self.past is not None:
             self.past.forget(feed)
         self.newest.forget(self.store.forget(feed))
@@ -244,6 +254,21 @@ class Hub:
         """Epoch and seq of the feed's newest message here."""
         known = self.store.feeds.get(feed)
         return (known.epoch, known.seq) if known else NOWHERE
+
+    def whole(self, feed: str) -> Position:
+        """Up to where all events of a feed have been sent, or are owed; those beyond are still to be sent."""
+        withheld = self._withheld.get(feed)
+        return self.position(feed) if withheld is None else withheld.before
+
+    def partial_for(self, priority: int) -> frozenset[str]:
+        """The feeds of which clients of a priority are to be sent more before they can resume from how they stand here."""
+        return frozenset(feed for feed in self.store.feeds if priority < self._partial(feed))
+
+    def _partial(self, feed: str) -> int:
+        if feed in self._withheld or feed in self._lacking:
+            return EVERYBODY
+        pool = self._merged.get(feed)
+        return 0 if pool is None else pool.below
 
     def hold_back(self, below: int, interval: float) -> None:
         """From now on merge what goes to plans of a priority below this (0: none), and send it each so many seconds."""
@@ -308,6 +333,7 @@ class Hub:
         self.counters.gaps += 1
         if self.on_gap is None:
             return False
+        self._lacking[batch.feed] = (batch.epoch, batch.seq - 1)
         self.on_gap(batch.feed, batch.epoch, batch.seq - 1)
         return True
 
@@ -372,23 +398,30 @@ class Hub:
 
     def _restate(self, keys: Mapping[DataType, Set[str]]) -> None:
         """Send how these stand as a snapshot to all who cover them, at whatever frequency."""
-        for (_, codec), lane in self._lanes.items():
+        for (priority, codec), lane in self._lanes.items():
             for view in lane.touched(keys):
                 covered = {t: symbols.among(keys[t]) for t, symbols in view.coverage.items() if t in keys}
-                for frame in self.newest.frames(covered, codec, snapshot=True, coverage=view.coverage):
+                for frame in self.newest.frames(covered, codec, priority, snapshot=True, coverage=view.coverage):
                     self._send(view, frame)
 
     def _head(self, feed: str, *, more: bool = False) -> Head:
         state = self.store.feeds[feed]
-        return Head(feed, state.epoch, state.seq, more=more or feed in self._withheld)
+        return Head(feed, state.epoch, state.seq, more=more or feed in self._withheld or feed in self._lacking)
 
     def _fan_out(
-        self, feed: str, quotes: Table, bars: Mapping[DataType, Table], events: EventTables, merge_below: int = 0
+        self,
+        feed: str,
+        quotes: Table,
+        bars: Mapping[DataType, Table],
+        events: EventTables,
+        merge_below: int = 0,
+        *,
+        more: bool = False,
     ) -> None:
-        """Send it to everybody; below a priority the events alone, as the states come merged."""
+        """Send it to everybody; below a priority the events alone, as the states come merged. ``more``: others of it follow."""
         passing = decide(self.newest.filters, [lane.filtered for lane in self._lanes.values()], quotes)
         lanes = [lane for key, lane in self._lanes.items() if key[0] >= merge_below]
-        self._send_states(feed, quotes, bars, events, lanes, passing)
+        self._send_states(feed, quotes, bars, events, lanes, passing, more=more)
         if merge_below:
             for filter, symbols in passing.items():
                 self._merged[feed].passing.setdefault(filter, set()).update(symbols)
@@ -404,6 +437,8 @@ class Hub:
         events: EventTables,
         lanes: Collection[Lane],
         passing: Passing,
+        *,
+        more: bool = False,
     ) -> None:
         if not lanes:
             return
@@ -415,7 +450,7 @@ class Hub:
             if wanted:
                 tables[data_type] = self.newest.facets.table(data_type, wanted)
         changes = Changes({data_type: list(table) for data_type, table in tables.items()})
-        self._send_out(Outgoing(self._head(feed), tables, changes, events, chosen), lanes)
+        self._send_out(Outgoing(self._head(feed, more=more), tables, changes, events, chosen), lanes)
 
     def _send_out(self, message: Outgoing, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
@@ -437,56 +472,78 @@ class Hub:
         if view.changed:
             changed, view.changed = view.changed, {}
             keys = admitted(self.newest.filters, view.filter, changed)
-            for frame in self.newest.frames(keys, view.codec, coverage=view.coverage):
+            for frame in self.newest.frames(keys, view.codec, view.priority, coverage=view.coverage):
                 self._send(view, frame)
 
     def _look_for_events(self, batch: Batch, before: Position, *, gap: bool) -> None:
         """Withhold events while some before them may be missing: after a gap, and from a change of publisher until it is known
         where the one before ended."""
-        feed = batch.feed
+        feed, position, term = batch.feed, (batch.epoch, batch.seq), batch.term
+        if term is not None:
+            # It says how all quotes stand.
+            self._lacking.pop(feed, None)
         if self.on_missed is None or before == NOWHERE:
             return
         if gap or batch.epoch != before[0]:
             self._withheld.setdefault(feed, Withheld(before))
-            self.newest.partial.add(feed)
         if (withheld := self._withheld.get(feed)) is None:
             return
-        term = batch.term
-        if term is not None and not gap and not withheld.asked and (term.epoch, term.seq) <= withheld.before:
+        withheld.hole |= gap
+        withheld.untold = term is None and (withheld.untold or batch.epoch != before[0])
+        if term is not None and not withheld.hole and (term.epoch, term.seq) <= withheld.before:
             self._let_go(feed, withheld.happened)
-        elif gap or term is not None:
-            withheld.asked = True
-            self.on_missed(feed, withheld.before, (batch.epoch, batch.seq))
+            return
+        withheld.hear(position)
+        if gap or term is not None:
+            self._ask(feed, withheld, position)
+
+    def _skip_events(self, feed: str, before: Position, position: Position) -> None:
+        """A snapshot has moved the feed on: whatever happened on the way has not come, and will not."""
+        if self.on_missed is None or before == NOWHERE:
+            return
+        withheld = self._withheld.setdefault(feed, Withheld(before))
+        withheld.hole = True
+        withheld.untold |= position[0] != before[0]
+        self._ask(feed, withheld, position)
+
+    def _ask(self, feed: str, withheld: Withheld, until: Position) -> None:
+        assert self.on_missed is not None
+        withheld.until = until
+        self.on_missed(feed, withheld.before, until)
 
     def _withhold(self, feed: str, events: EventTables) -> None:
-        withheld = self._withheld[feed]
-        if not withheld.add(self._head(feed), events):
-            position = self.position(feed)
+        withheld, position = self._withheld[feed], self.position(feed)
+        if not withheld.add(position, events):
+            withheld.untold = False
             self.heal(feed, withheld.before, position, Reading([], False, TOO_MUCH))
 
     def heal(self, feed: str, after: Position, until: Position, found: Reading) -> None:
-        """Send the events of a feed's messages between two positions, and then those that have waited for them."""
+        """Send the events of a feed's messages between two positions, with those that have waited for them."""
         withheld = self._withheld.get(feed)
-        if withheld is None or withheld.before != after:
+        if withheld is None or withheld.before != after or until < (withheld.until or until):
+            # Nothing waits any more, or more has been missed meanwhile and is being looked for.
+            return
+        if found.reason == UNKNOWN_EPOCH and withheld.untold:
+            # The publisher is about to say where the epoch before ended.
             return
         self.counters.healed += found.complete
         if not found.complete:
             log.warning("events_missed", feed=feed, after=after, until=until, reason=found.reason)
             self._tell_gap(missed(feed, after, until, found.reason))
+        happened = dict(withheld.happened)
         for entry in found.entries:
-            events, _, first = self._take(entry.events, {})
-            head = Head(feed, entry.epoch, entry.seq, more=True)
-            self._send_out(Outgoing(head, {}, Changes({}), events), self._lanes.values())
-            if first:
-                self._restate(first)
-        last = found.entries[-1] if found.entries else None
-        self._let_go(feed, withheld.beyond((last.epoch, last.seq) if last else NOWHERE))
+            if (position := (entry.epoch, entry.seq)) not in happened:
+                happened[position], _, first = self._take(entry.events, {})
+                if first:
+                    self._restate(first)
+        self._let_go(feed, {position: happened[position] for position in sorted(happened)})
 
-    def _let_go(self, feed: str, happened: Iterable[tuple[Head, EventTables]]) -> None:
+    def _let_go(self, feed: str, happened: Mapping[Position, EventTables]) -> None:
+        for (epoch, seq), events in happened.items():
+            if events:
+                head = Head(feed, epoch, seq, more=True)
+                self._send_out(Outgoing(head, {}, Changes({}), events), self._lanes.values())
         del self._withheld[feed]
-        self.newest.partial.discard(feed)
-        for head, events in happened:
-            self._send_out(Outgoing(head._replace(more=True), {}, Changes({}), events), self._lanes.values())
 
     def _tell_gap(self, gap: Gap) -> None:
         message = Announcement(GapMessage(gap=gap))
@@ -547,7 +604,7 @@ class Hub:
         return new if filter is None else self.newest.filters.admitted(filter, new)
 
     def _join(self, connection: Connection, receiver: Receiver, pace: Pace, coverage: dict[DataType, Symbols]) -> View:
-        key = view_key(_priority(connection.principal), connection.codec, pace, coverage)
+        key = view_key(connection.priority, connection.codec, pace, coverage)
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = View(key)
@@ -596,7 +653,3 @@ class Hub:
 def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:
     parts = list(coverages)
     return {data_type: merged(parts, data_type) for data_type in DataType}
-
-
-def _priority(principal: Principal | None) -> int:
-    return principal.limits.priority if principal is not None else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from marketdata.latest import LatestStore
 from marketdata.types import KLINES, DataType
@@ -16,15 +16,18 @@ from streaming.frame import Frame
 
 
 class Newest:
-    """The store, its facets and the bars, as frames of any codec."""
+    """The store, its facets and the bars, as frames of any codec.
 
-    def __init__(self, store: LatestStore) -> None:
+    ``partial`` says of a feed below which priority clients have not been told, or sent, all that led to how it stands here: no
+    message to them is one to resume from.
+    """
+
+    def __init__(self, store: LatestStore, partial: Callable[[str], int] = lambda feed: 0) -> None:
         self.store = store
         self.facets = Facets(store.fragments)
         self.bars = Bars()
         self.filters = Filters(store.fragments)
-        self.partial: set[str] = set()
-        """The feeds of which events are withheld, so that no message of theirs is one to resume from."""
+        self.partial = partial
         self._converted: dict[Codec, Converted] = {}
 
     def converted(self, codec: Codec) -> Converted:
@@ -51,12 +54,14 @@ class Newest:
         self,
         keys: Mapping[DataType, Iterable[str]],
         codec: Codec,
+        priority: int,
         *,
         snapshot: bool = False,
         more: bool = False,
         coverage: Coverage | None = None,
     ) -> list[Frame]:
-        """One frame per feed with the newest of every key that has one; of bars a snapshot also has the closed one."""
+        """One frame per feed with the newest of every key that has one, for clients of a priority; of bars a snapshot also has the
+        closed one."""
         feed_of = self.store.feed_of
         pieces: dict[str, list[bytes]] = {}
         for data_type, symbols in keys.items():
@@ -69,7 +74,7 @@ class Newest:
         frames = []
         for feed, found in pieces.items():
             state = self.store.feeds[feed]
-            head = codec.head(Head(feed, state.epoch, state.seq, snapshot, more or feed in self.partial))
+            head = codec.head(Head(feed, state.epoch, state.seq, snapshot, more or priority < self.partial(feed)))
             frame = codec.frame(head, found, changes, coverage)
             frame.snapshot = snapshot
             frames.append(frame)

@@ -35,7 +35,7 @@ class FrameSource(Protocol):
     """Builds frames of the newest."""
 
     def frames(
-        self, keys: Mapping[DataType, set[str]], codec: Codec, *, snapshot: bool = False, more: bool = False
+        self, keys: Mapping[DataType, set[str]], codec: Codec, priority: int, *, snapshot: bool = False, more: bool = False
     ) -> list[Frame]: ...
 
 
@@ -149,7 +149,7 @@ class Outbox:
         frame, self._missed = self._missed, None
         return self._owe_frame(frame)
 
-    def next(self, source: FrameSource, codec: Codec) -> list[Frame]:
+    def next(self, source: FrameSource, codec: Codec, priority: int = 0) -> list[Frame]:
         """The next frames to be sent together, usually one; none where nothing is owed."""
         if self._waiting:
             return [self._take_waiting()]
@@ -161,7 +161,7 @@ class Outbox:
                 taken = _take(owed)
                 more = bool(self._snapshot or self._owed)
                 # Nothing comes of keys that have had no quote yet: the first one will be sent when it arrives.
-                if frames := source.frames(taken, codec, snapshot=snapshot, more=more):
+                if frames := source.frames(taken, codec, priority, snapshot=snapshot, more=more):
                     return frames
         return []
 
@@ -170,7 +170,8 @@ class Outbox:
         if isinstance(item, Events):
             self._events -= len(item)
             self._event_bytes -= item.size
-            return item.frame(more=bool(self._snapshot or self._owed or self._missed))
+            # What a frame that is kept says is newer.
+            return item.frame(more=bool(self._snapshot or self._owed))
         self._controls -= 1
         self._control_bytes -= item.size
         return item

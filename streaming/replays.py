@@ -19,7 +19,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 import structlog
-from marketdata.statuses import Statuses
 from prometheus_client import Gauge
 
 from argus.config import config
@@ -36,6 +35,7 @@ from marketdata.recordings.archive import DamagedRecording, RecordingArchive
 from marketdata.recordings.columns import Message
 from marketdata.recordings.reader import before, play, symbols_of
 from marketdata.reference.days import calendar_of
+from marketdata.statuses import Statuses
 from marketdata.types import KLINES, DataType, Period, Quote
 from streaming.connection import Connection
 from streaming.heartbeat import Heartbeats

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streaming.connection import Connection
     from streaming.hub import Hub
 
-NO_POSITION = "no_position"
+NO_POSITION, UNKNOWN_FEED = "no_position", "unknown_feed"
 
 
 def certificate(feed: str, after: Position | None, until: Position, source: str, reason: str = "") -> Gap:
@@ -66,6 +66,8 @@ class Return:
                 self.gaps.append(certificate(feed, after, until, "state"))
             else:
                 self.gaps.append(await self._look(feed, after, until))
+        for feed in self._since.keys() - self._until.keys():
+            self.gaps.append(certificate(feed, self._since[feed], self._since[feed], "snapshot", UNKNOWN_FEED))
         for name, item in self._connection.acknowledged.items():
             for feed, until in self._until.items():
                 self.gaps.append(await self._look_for(name, item, feed, until))

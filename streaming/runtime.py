@@ -54,6 +54,8 @@ FAREWELL = 0.8
 """Seconds for the clients' closing handshakes."""
 LAST_WORDS = 1.1
 """Seconds for the tasks to end after that."""
+CATCH_UP = 5.0
+"""Seconds that a process which has just started waits for what the feeds have published before."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a task that failed is started again: doubled each time until it has run for longer than that."""
 
@@ -69,6 +71,7 @@ class Runtime:
         self.snapshots = Snapshots(self.hub)
         self.wants = Wants(self.hub)
         self.sessions = Keeper()
+        self.universe_read = asyncio.Event()
         self._healing: dict[str, asyncio.Task[None]] = {}
         self.admission = Admission(config.admit_per_second, time.monotonic()) if config.admit_per_second else None
         self.relief = Relief(self.hub)
@@ -163,6 +166,7 @@ class Runtime:
             except DatabaseError as error:
                 log.warning("universe_not_refreshed", error=type(error).__name__)
             else:
+                self.universe_read.set()
                 if changed:
                     for connection in list(self.hub.connections.values()):
                         if connection.on_universe is not None:
@@ -248,6 +252,15 @@ async def ensure_started() -> Runtime:
         runtime = _runtimes[loop] = Runtime()
         runtime.start()
     return runtime
+
+
+async def caught_up() -> None:
+    """Wait until the running event loop's runtime knows where the feeds stand and what there is, or it has taken too long."""
+    found = await ensure_started()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CATCH_UP):
+            await found.snapshots.loaded.wait()
+            await found.universe_read.wait()
 
 
 async def stop() -> None:

@@ -14,7 +14,15 @@ from typing import Any
 from msgspec import Struct, UnsetType
 
 from argus.access.principal import Principal
-from argus.errors import ALREADY_AUTHENTICATED, AUTH_TIMEOUT, INVALID_ARGUMENT, NOT_AUTHENTICATED, ArgusError, Problem
+from argus.errors import (
+    ALREADY_AUTHENTICATED,
+    AUTH_TIMEOUT,
+    INVALID_ARGUMENT,
+    NOT_AUTHENTICATED,
+    NOT_READY,
+    ArgusError,
+    Problem,
+)
 from streaming import subscriptions
 from streaming.codecs import JSON, Codec
 from streaming.parsing import parse
@@ -281,7 +289,10 @@ class Session:
         return Restore(action.id, token, positions)
 
     def restore(self, saved: Mapping[str, Saved]) -> list[Rejected]:
-        """Subscribe to what another connection had, as far as the plan and the universe allow now. What was rejected."""
+        """Subscribe to what another connection had, as far as the plan and the universe allow now. What was rejected.
+
+        Raises ``ArgusError`` where the universe is not known yet; nothing is restored then.
+        """
         assert self.principal is not None
         rejected: list[Rejected] = []
         for name, item in saved.items():
@@ -296,6 +307,9 @@ class Session:
             try:
                 change = subscriptions.subscribe(self.book, action, self.principal, self._resolve)
             except ArgusError as error:
+                if error.problem is NOT_READY:
+                    self.book = {}
+                    raise
                 problem = error.problem
                 rejected.append(Rejected(symbol=name, code=problem.code, name=problem.name, reason=error.message))
             else:

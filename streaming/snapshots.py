@@ -31,11 +31,15 @@ class Snapshots:
         self._hub = hub
         self._wanted: dict[str, Position] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.loaded = asyncio.Event()
+        """Set once what there was of every feed at the start is known."""
 
     def load_all(self) -> None:
         """Load what there is of every feed, until it covers what has been heard of it: some of that may have been dropped."""
         for feed in feed_names():
             self.want(feed, *self._hub.position(feed))
+        if not self._tasks:
+            self.loaded.set()
 
     def want(self, feed: str, epoch: int, seq: int) -> None:
         """Load the feed's snapshot until it covers ``seq``."""
@@ -64,6 +68,8 @@ class Snapshots:
         finally:
             del self._tasks[feed]
             self._wanted.pop(feed, None)
+            if not self._tasks:
+                self.loaded.set()
 
     async def _load_once(self, feed: str) -> Position:
         try:

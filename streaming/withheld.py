@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from marketdata.ledger import Position
-from streaming.codecs import Head
 from streaming.lanes import EventTables
 
 MOST = 50_000
@@ -11,20 +10,24 @@ MOST = 50_000
 
 
 class Withheld:
-    """``before``: the last message up to which nothing is missing. ``asked``: the journal is being looked into."""
+    """``before``: the last message up to which nothing is missing. ``hole``: something was missed since. ``untold``: an epoch has
+    begun, and it has not come where the one before ended. ``until``: how far the journal is being looked into."""
 
     def __init__(self, before: Position) -> None:
         self.before = before
-        self.asked = False
-        self.happened: list[tuple[Head, EventTables]] = []
+        self.hole = False
+        self.untold = False
+        self.until: Position | None = None
+        self.happened: dict[Position, EventTables] = {}
+        """What each message that came has brought, in order."""
         self._count = 0
 
-    def add(self, head: Head, events: EventTables) -> bool:
-        """Keep what a message brought; False where that is too much."""
-        self.happened.append((head, events))
+    def hear(self, position: Position) -> None:
+        """A message has come, whatever it brings."""
+        self.happened[position] = {}
+
+    def add(self, position: Position, events: EventTables) -> bool:
+        """Keep what it brought; False where that is too much."""
+        self.happened[position] = events
         self._count += sum(len(pieces) for table in events.values() for pieces in table.values())
         return self._count <= MOST
-
-    def beyond(self, position: Position) -> list[tuple[Head, EventTables]]:
-        """What came after a message."""
-        return [(head, events) for head, events in self.happened if (head.epoch, head.seq) > position]

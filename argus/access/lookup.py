@@ -70,6 +70,8 @@ def known(row: APIKey) -> Known:
             symbols=plan.symbols,
             data_types=frozenset(plan.data_types),
             priority=plan.priority,
+            subscriptions=plan.subscriptions,
+            messages_per_second=plan.messages_per_second,
         ),
         networks=tuple(parse_network(text) for text in row.networks),
         expires=None if row.expires_at is None else milliseconds(row.expires_at),

@@ -21,7 +21,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from argus.access import address
-from argus.access.principal import DATA_TYPES, SCOPE_READ, SCOPES
+from argus.access.principal import DATA_TYPES, MESSAGES_PER_SECOND, SCOPE_READ, SCOPES, SUBSCRIPTIONS
 
 
 def all_data_types() -> list[str]:
@@ -108,6 +108,18 @@ class Plan(models.Model):
         _("symbols"),
         validators=[MinValueValidator(1)],
         help_text=_("Symbols in one request, and in all subscriptions of one connection."),
+    )
+    subscriptions = models.PositiveIntegerField(
+        _("subscriptions"),
+        default=SUBSCRIPTIONS,
+        validators=[MinValueValidator(1)],
+        help_text=_("Named subscriptions of all connections of a key together."),
+    )
+    messages_per_second = models.PositiveIntegerField(
+        _("messages per second"),
+        default=MESSAGES_PER_SECOND,
+        validators=[MinValueValidator(1)],
+        help_text=_("Messages that one connection may send, whatever they ask for; some seconds' worth may come at once."),
     )
     data_types = models.JSONField(_("data types"), default=all_data_types)
     priority = models.PositiveSmallIntegerField(

@@ -1,12 +1,15 @@
 """Daphne's WebSocket protocol with back-pressure: raw frames, bounded buffers, every close code, and an end for mute clients.
 
 Daphne's own ``send`` never waits (one client that never reads: 54 -> 227 MB), refuses messages above its limit for incoming
-ones, and close codes such as 1012 and 1013. As under uvicorn, the hub gets a ``RawWire`` in the scope's extensions.
+ones, and close codes such as 1012 and 1013; and it answers a handshake that is refused with 403, whatever the reason. As under
+uvicorn, the hub gets a ``RawWire`` in the scope's extensions. Where Autobahn below it deviates from RFC 6455 it is put right:
+``tests/conformance`` holds both servers to it.
 """
 
 from __future__ import annotations
 
 import socket
+from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,6 +38,7 @@ class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
 
     wire: RawWire
     _deaf = False
+    _refusal: dict[str, Any]
 
     def onConnect(self, request: Any) -> Any:
         """Set the limits before the application is made."""
@@ -42,8 +46,18 @@ class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
         # These hold for incoming messages; what goes out through the wire is not looked at.
         self.maxMessagePayloadSize = self.maxFramePayloadSize = config.max_message_size
         self.failByDrop = False
+        self.echoCloseCodeReason = True
         self.closeHandshakeTimeout = config.send_timeout
         return super().onConnect(request)
+
+    def processHandshake(self) -> None:
+        """Speak the one version that there is; Autobahn also speaks the draft 8."""
+        self.versions = [13]
+        super().processHandshake()
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """Another version is told ours with 426 (RFC 6455, 4.4); no other refusal has headers."""
+        super().failHandshake(reason, 426 if responseHeaders else code, responseHeaders)
 
     def onOpen(self) -> None:
         """Take the transport's water marks over from Daphne's HTTP channel."""
@@ -69,6 +83,37 @@ class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
             self.wire.lost()
         super().onClose(wasClean, code, reason)
 
+    def processData(self) -> bool:
+        """Nothing is read any more from a client that has broken the protocol."""
+        if self.failedByMe:
+            self.data = b""
+            return False
+        return bool(super().processData())
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        """As Autobahn, and the hub writes nothing behind it."""
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        self.wire.lost()
+
+    def _fail_connection(self, code: int, reason: str) -> None:
+        """Say why (1002, 1007, 1009) and go on discarding until the client is gone.
+
+        Autobahn goes on reading frames in search of the answer, takes the faulty one for it, and resets a client that has not
+        read the reason.
+        """
+        super()._fail_connection(code, reason)
+        if self._deaf:
+            self._deaf = False
+            self.transport.resumeProducing()
+
+    def _protocol_violation(self, reason: str) -> bool:
+        super()._protocol_violation(reason)
+        return True
+
+    def _invalid_payload(self, reason: str) -> bool:
+        super()._invalid_payload(reason)
+        return True
+
     def serverSend(self, content: Any, binary: bool = False) -> None:
         """As Daphne, but text of any length."""
         if binary or self.state != self.STATE_OPEN:
@@ -79,6 +124,27 @@ class ArgusDaphneProtocol(WebSocketProtocol):  # type: ignore[misc]
     def serverClose(self, code: int | None = None) -> None:
         """As Daphne, but with every code that there is."""
         self.close_orderly(1000 if code is None else code, "")
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        """As Daphne, and an HTTP answer to the handshake, in two messages."""
+        if message["type"] == "websocket.http.response.start":
+            self._refusal = message
+        elif message["type"] == "websocket.http.response.body":
+            self._refuse(self._refusal["status"], self._refusal["headers"], message.get("body", b""))
+        else:
+            super().handle_reply(message)
+
+    def _refuse(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        if self.state != self.STATE_CONNECTING:
+            return
+        # Never fired: the answer is given here.
+        del self.handshake_deferred
+        self.server.protocol_disconnected(self)
+        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()), *(b"%s: %s" % header for header in headers)]
+        if not any(name.lower() == b"content-length" for name, _ in headers):
+            lines.append(b"content-length: %d" % len(body))
+        self.sendData(b"\r\n".join([*lines, b"connection: close", b"", body]))
+        self.dropConnection(abort=False)
 
     def pauseProducing(self) -> None:
         """The transport's buffer is above its high-water mark."""
@@ -144,7 +210,7 @@ def _look(transport: Any, before: int) -> None:
 
 def _with_wire(server: Server, protocol: Any, scope: dict[str, Any]) -> Any:
     if isinstance(protocol, ArgusDaphneProtocol):
-        scope.setdefault("extensions", {})[EXTENSION] = protocol.wire
+        scope["extensions"] = {EXTENSION: protocol.wire, "websocket.http.response": {}}
     else:
         transport = protocol.channel.transport
         scope["extensions"] = {LINE: Line(transport.abortConnection, lambda: _unsent(transport))}

@@ -3,24 +3,28 @@
 uvicorn itself writes through ``await send()``, which blocks after about 4 MB for a client that never reads, and then its
 close blocks too, because ``transport.close()`` waits for a flush. This subclass gives the hub the transport itself (as a
 ``RawWire`` in the scope's extensions) and follows every close with an abort. It reaches into uvicorn's internals:
-``tests/hub/test_uvicorn_internals.py`` fails when a new version moves them.
+``tests/hub/test_uvicorn_internals.py`` fails when a new version moves them. Where uvicorn and websockets deviate from RFC 6455
+they are put right: ``tests/conformance`` holds both servers to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
 
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Close
-from websockets.http11 import Request
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from argus import requestid
 from argus.config import config
@@ -30,6 +34,8 @@ from argus.line import EXTENSION as LINE
 from argus.line import GRACE, PIECE, Line
 from streaming.wire import EXTENSION, HIGH_WATER, RawWire
 
+VERSION = "13"
+"""The version of WebSocket that RFC 6455 describes."""
 PING_INTERVAL = 20.0
 PING_TIMEOUT = 20.0
 """Seconds. A peer that has vanished without a word is noticed after both."""
@@ -50,12 +56,38 @@ def forgets_to_pause(transport: asyncio.BaseTransport, version: tuple[int, ...] 
     return broken and type(transport).__module__.startswith("asyncio.")
 
 
+class _Rules(ServerProtocol):
+    """websockets' own rules, but for three."""
+
+    def accept(self, request: Request) -> Response:
+        """Another version is told ours (RFC 6455, 4.4; websockets says 400 alone), and a request names its host (4.2.1)."""
+        response = super().accept(request)
+        if response.status_code == HTTPStatus.BAD_REQUEST and request.headers.get_all("Sec-WebSocket-Version") != [VERSION]:
+            response = self.reject(HTTPStatus.UPGRADE_REQUIRED, f"The version of WebSocket that is spoken here is {VERSION}.\n")
+            response.headers["Sec-WebSocket-Version"] = VERSION
+        elif response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and "Host" not in request.headers:
+            response = self.reject(HTTPStatus.BAD_REQUEST, "The header Host is missing.\n")
+        return response
+
+    def recv_frame(self, frame: Frame) -> None:
+        """A client may say goodbye between two fragments (5.4); websockets takes that for an error of the protocol."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection."""
 
     wire: RawWire | None = None
     _abort_timer: asyncio.TimerHandle | None = None
     _deaf = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = _Rules(
+            extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=logging.getLogger("uvicorn.error")
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep little in the kernel and little in this process: what a slow client is owed is decided by the hub."""
@@ -125,11 +157,26 @@ class ArgusWebSocketProtocol(WebSocketsSansIOProtocol):
             self.wire.close(message.get("code") or 1000, message.get("reason") or "")
             return
         await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # It has been answered, by another answer than 101; uvicorn would log an error for each.
+            self.handshake_complete = True
 
     def data_received(self, data: bytes) -> None:
         """Nothing is read any more from a client that has broken the protocol."""
         if not self._deaf:
             super().data_received(data)
+
+    def send_receive_event_to_app(self) -> None:
+        """As uvicorn, but text that is not UTF-8 is the client's fault: its traceback is nothing for our log."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
         """Say why (1002, 1007, 1009) and go on discarding until the client is gone.

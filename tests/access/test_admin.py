@@ -183,10 +183,12 @@ def test_plans_are_edited_with_boxes_for_the_data_types(admin_client: Client, la
     assert admin_client.get(reverse("admin:access_plan_changelist")).status_code == 200
     assert admin_client.get(ADD).status_code == 200
     values = {"name": plan.name, "requests_per_minute": 5, "connections": 0, "symbols": 3, "priority": 2}
+    values |= {"subscriptions": 7, "messages_per_second": 9}
     answer = admin_client.post(address, values | {"data_types": ["status", "quote"]})
     assert answer.status_code == 302
     plan.refresh_from_db()
     assert (plan.requests_per_minute, plan.connections, plan.data_types) == (5, 0, ["quote", "status"])
+    assert (plan.subscriptions, plan.messages_per_second) == (7, 9)
     assert admin_client.post(address, values).status_code == 200  # no data type at all: refused
 
 

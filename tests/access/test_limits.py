@@ -13,7 +13,7 @@ import redis
 
 from argus.access.limits import Limiter, MemoryLimiter, Quota, RedisLimiter
 from argus.access.limits.windows import Windows
-from argus.errors import CONNECTION_LIMIT, RATE_LIMITED, ArgusError
+from argus.errors import ADDRESS_LIMIT, CONNECTION_LIMIT, RATE_LIMITED, SUBSCRIPTION_LIMIT, ArgusError
 from tests.access.factory import make_principal
 from tests.conftest import RedisServer
 
@@ -184,6 +184,86 @@ async def test_connections_are_never_more_than_allowed_however_many_are_opened_a
     assert all(isinstance(answer, ArgusError) for answer in answers if answer is not None)
 
 
+async def test_an_address_has_as_many_connections_as_it_may_whoever_they_belong_to(make: Make) -> None:
+    limiter = make()
+    await limiter.open_from("192.0.2.7", "a", 2)
+    await limiter.open_from("192.0.2.7", "a", 2)
+    await limiter.open_from("192.0.2.7", "b", 2)
+    with pytest.raises(ArgusError) as caught:
+        await limiter.open_from("192.0.2.7", "c", 2)
+    assert (caught.value.problem, caught.value.params["limit"]) == (ADDRESS_LIMIT, 2)
+    await limiter.open_from("192.0.2.8", "d", 2)
+    await limiter.close_from("192.0.2.7", "a")
+    await limiter.close_from("192.0.2.7", "a")
+    await limiter.open_from("192.0.2.7", "c", 2)
+
+
+async def test_addresses_that_one_machine_may_have_all_of_count_as_one(make: Make) -> None:
+    limiter = make()
+    await limiter.open_from("2001:db8::1", "a", 1)
+    with pytest.raises(ArgusError):
+        await limiter.open_from("2001:db8::ffff:2", "b", 1)
+    await limiter.open_from("2001:db8:0:1::1", "c", 1)
+
+
+async def test_processes_share_what_an_address_may_have(make: Make) -> None:
+    await make().open_from("192.0.2.7", "a", 1)
+    with pytest.raises(ArgusError):
+        await make().open_from("192.0.2.7", "b", 1)
+
+
+async def test_a_connection_counts_for_its_key_and_for_its_address_and_is_given_back_to_each(make: Make) -> None:
+    limiter, principal = make(), make_principal(connections=1)
+    await limiter.open_from("192.0.2.7", "a", 1)
+    await limiter.open_connection(principal, "a")
+    await limiter.close_connection(principal, "a")
+    with pytest.raises(ArgusError):
+        await limiter.open_from("192.0.2.7", "b", 1)
+    await limiter.open_connection(principal, "b")
+
+
+async def no_more_subscriptions(limiter: Limiter, principal: object, connection_id: str, count: int) -> None:
+    with pytest.raises(ArgusError) as caught:
+        await limiter.hold_subscriptions(principal, connection_id, count)  # type: ignore[arg-type]
+    assert (caught.value.problem, caught.value.params["limit"]) == (SUBSCRIPTION_LIMIT, 5)
+
+
+async def test_a_key_has_as_many_subscriptions_as_its_plan_allows_over_all_connections(make: Make) -> None:
+    here, there = make(), make()
+    principal = make_principal(connections=3, subscriptions=5)
+    await here.open_connection(principal, "a")
+    await there.open_connection(principal, "b")
+    await here.hold_subscriptions(principal, "a", 3)
+    await there.hold_subscriptions(principal, "b", 2)
+    await no_more_subscriptions(here, principal, "a", 4)
+    await no_more_subscriptions(there, principal, "b", 3)
+    await here.hold_subscriptions(make_principal(2, subscriptions=5), "c", 5)
+    await here.hold_subscriptions(principal, "a", 1)
+    await there.hold_subscriptions(principal, "b", 4)
+    await no_more_subscriptions(here, principal, "a", 2)
+
+
+async def test_the_subscriptions_of_a_closed_connection_count_no_more(make: Make) -> None:
+    limiter, principal = make(), make_principal(connections=2, subscriptions=5)
+    for _ in range(3):
+        await limiter.open_connection(principal, "a")
+        await limiter.hold_subscriptions(principal, "a", 5)
+        await limiter.close_connection(principal, "a")
+        await limiter.close_connection(principal, "a")
+    await limiter.open_connection(principal, "b")
+    await limiter.hold_subscriptions(principal, "b", 5)
+
+
+async def test_who_is_above_a_lowered_limit_may_have_fewer_subscriptions_but_not_more(make: Make) -> None:
+    limiter = make()
+    await limiter.open_connection(make_principal(), "a")
+    await limiter.hold_subscriptions(make_principal(subscriptions=9), "a", 9)
+    lowered = make_principal(subscriptions=5)
+    await limiter.hold_subscriptions(lowered, "a", 8)
+    await limiter.hold_subscriptions(lowered, "a", 8)
+    await no_more_subscriptions(limiter, lowered, "a", 9)
+
+
 async def opens_in_the_end(limiter: Limiter, principal: object, connection_id: str) -> None:
     while True:
         try:
@@ -218,11 +298,30 @@ async def test_a_renewed_connection_goes_on_counting_when_others_have_lapsed(mak
         renewing.cancel()
 
 
+async def test_the_subscriptions_of_a_dead_process_stop_counting_and_those_of_a_live_one_do_not(make: Make) -> None:
+    dead, alive = make(lease=0.3), make(lease=0.3)
+    principal = make_principal(connections=3, subscriptions=5)
+    await dead.open_connection(principal, "dead")
+    await dead.hold_subscriptions(principal, "dead", 2)
+    await alive.open_connection(principal, "alive")
+    await alive.hold_subscriptions(principal, "alive", 2)
+    while True:
+        await alive.renew(["alive"])
+        try:
+            await alive.hold_subscriptions(principal, "alive", 4)
+        except ArgusError:
+            await asyncio.sleep(0.01)
+        else:
+            break
+    await alive.renew(["alive"])
+    await no_more_subscriptions(alive, principal, "other", 2)
+
+
 class TestRedisAway:
     """Redis dies and returns."""
 
     async def test_each_process_counts_for_itself_while_redis_is_away(self, redis_server: RedisServer) -> None:
-        limiter, principal = RedisLimiter(redis_server.url), make_principal(requests_per_minute=3, connections=2)
+        limiter, principal = RedisLimiter(redis_server.url), make_principal(requests_per_minute=3, connections=2, subscriptions=5)
         await limiter.spend(principal)
         await limiter.open_connection(principal, "a")
         redis_server.stop()
@@ -230,13 +329,38 @@ class TestRedisAway:
         await limiter.open_connection(principal, "b")
         with pytest.raises(ArgusError):
             await limiter.open_connection(principal, "c")
+        await limiter.hold_subscriptions(principal, "b", 5)
+        await no_more_subscriptions(limiter, principal, "a", 1)
+        await limiter.open_from("192.0.2.7", "b", 1)
+        with pytest.raises(ArgusError):
+            await limiter.open_from("192.0.2.7", "a", 1)
         await limiter.close_connection(principal, "b")
         await limiter.renew(["a"])
         await limiter.close()
 
-    async def test_budgets_and_connections_are_shared_again_when_redis_is_back(self, redis_server: RedisServer) -> None:
-        limiter, principal = RedisLimiter(redis_server.url), make_principal(connections=1)
+    async def test_a_renewal_that_was_under_way_does_not_bring_old_subscriptions_back(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limiter, principal = RedisLimiter(redis_url), make_principal(connections=2, subscriptions=5)
         await limiter.open_connection(principal, "a")
+        await limiter.hold_subscriptions(principal, "a", 5)
+        ask = limiter._ask
+
+        async def late(step: Callable[..., Awaitable[Any]]) -> Any:
+            monkeypatch.setattr(limiter, "_ask", ask)
+            await limiter.hold_subscriptions(principal, "a", 0)
+            return await ask(step)
+
+        monkeypatch.setattr(limiter, "_ask", late)
+        await limiter.renew(["a"])
+        await limiter.hold_subscriptions(principal, "b", 5)
+        await limiter.close()
+
+    async def test_budgets_and_connections_are_shared_again_when_redis_is_back(self, redis_server: RedisServer) -> None:
+        limiter, principal = RedisLimiter(redis_server.url), make_principal(connections=1, subscriptions=5)
+        await limiter.open_connection(principal, "a")
+        await limiter.open_from("192.0.2.7", "a", 1)
+        await limiter.hold_subscriptions(principal, "a", 4)
         redis_server.stop()
         await limiter.spend(principal)
         redis_server.start()
@@ -249,6 +373,9 @@ class TestRedisAway:
         other = RedisLimiter(redis_server.url)
         with pytest.raises(ArgusError):
             await other.open_connection(principal, "b")
+        with pytest.raises(ArgusError):
+            await other.open_from("192.0.2.7", "b", 1)
+        await no_more_subscriptions(other, principal, "b", 2)
         await other.close()
         await limiter.close()
 
@@ -289,9 +416,11 @@ class TestRedisAway:
         limiter, principal = RedisLimiter(redis_url), make_principal()
         await limiter.spend(principal)
         await limiter.open_connection(principal, "a")
+        await limiter.hold_subscriptions(principal, "a", 1)
+        await limiter.open_from("192.0.2.7", "a", 1)
         with redis.Redis.from_url(redis_url, protocol=2) as client:
             names = client.keys()
-            assert len(names) == 2
+            assert len(names) == 4
             assert all(0 < client.pttl(name) <= 60_000 for name in names)
         await limiter.close()
 

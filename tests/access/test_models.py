@@ -62,7 +62,16 @@ def test_a_new_key_does_not_expire_in_the_past_but_an_old_one_may_be_ended_so() 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"data_types": []}, {"data_types": ["quote", "news"]}, {"requests_per_minute": 0}, {"symbols": 0}, {"name": ""}]
+    "wrong",
+    [
+        {"data_types": []},
+        {"data_types": ["quote", "news"]},
+        {"requests_per_minute": 0},
+        {"symbols": 0},
+        {"name": ""},
+        {"subscriptions": 0},
+        {"messages_per_second": 0},
+    ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:

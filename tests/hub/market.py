@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -106,6 +107,16 @@ def changes(quotes: Iterable[Quote], seq: int, statuses: Statuses | None = None)
     return events.numbered((events.Event(DataType.STATUS, *change) for change in found), b',"seq":%d}' % seq)
 
 
+def read(frame: Frame) -> dict[str, Any]:
+    """A message of whatever codec."""
+    payload = frame.payload()
+    if not frame.binary:
+        return dict(msgspec.json.decode(payload))
+    if payload[:1] == b"\x78":
+        return dict(msgspec.json.decode(zlib.decompress(payload)))
+    return dict(msgspec.msgpack.decode(payload))
+
+
 class StoppableWire:
     """A wire at the edge: keeps what was written, and has room or not as the test says."""
 
@@ -125,7 +136,7 @@ class StoppableWire:
             return
         if self.budget is not None:
             self.budget -= 1
-        self.messages.append(msgspec.json.decode(frame.payload()))
+        self.messages.append(read(frame))
 
     def pending(self) -> int:
         return 0 if self.budget is None else 1

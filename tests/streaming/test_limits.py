@@ -10,15 +10,27 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from prometheus_client import generate_latest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from argus.access import check
+from argus.access import check, limits
+from argus.access.models import Plan
 from argus.config import config
 from argus.errors import ADDRESS_LIMIT, BUSY, ArgusError
-from streaming import door, runtime
+from marketdata import universe
+from marketdata.universe import Universe
+from streaming import door, overload, runtime, saved
 from streaming.metrics import Counters
-from tests.streaming.server import Server, client, new_key, serve, until
+from streaming.overload import Level, Load
+from streaming.relief import Relief
+from streaming.session import MAX_REFUSED
+from streaming.throttle import BURST, PATIENCE
+from tests.streaming.server import SYMBOLS, Server, client, new_key, quote, serve, subscriber, until
+
+A, B, C = SYMBOLS[:3]
 
 Configured = Callable[..., contextlib.AbstractAsyncContextManager[Server]]
 
@@ -48,14 +60,14 @@ def comes_from(address: str) -> dict[str, str]:
     return {"X-Forwarded-For": address}
 
 
-async def refusal(server: Server, **options: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+async def refusal(server: Server, **options: Any) -> tuple[int, Headers, dict[str, Any]]:
     """Status, headers and problem document of a handshake that is refused."""
     with pytest.raises(InvalidStatus) as caught:
         async with client(server, **options):
             pass
     response = caught.value.response
     assert response.body is not None
-    return response.status_code, dict(response.headers.items()), json.loads(response.body)
+    return response.status_code, response.headers, json.loads(response.body)
 
 
 # The door
@@ -150,3 +162,236 @@ async def test_where_a_server_cannot_answer_a_handshake_the_stream_says_the_same
     assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send", "websocket.close"]
     assert json.loads(sent[1]["text"]) == error.reply(None)
     assert sent[2]["code"] == error.problem.close
+
+
+# What a connection sends
+
+
+async def key_on(**limits: Any) -> str:
+    """The text of a key on a plan with these limits."""
+    row, text = await new_key()
+    await sync_to_async(Plan.objects.filter(pk=row.plan_id).update)(**limits)
+    return text
+
+
+async def test_who_floods_is_told_then_closed_and_a_neighbour_misses_nothing(server: Server, key: str) -> None:
+    flooding = await key_on(messages_per_second=2)
+    async with client(server, flooding) as flooder, subscriber(server, key, A) as neighbour:
+        assert (await flooder.receive("connected"))["limits"]["messages_per_second"] == 2
+        names = []
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                answer = await flooder.ask("ping")
+                names.append(answer.get("name", answer["type"]))
+                await publish(server, 1)
+                if names[-1] == "rate_limited":
+                    assert (answer["retryable"], answer["retry_after"]) == (True, 1)
+                    assert answer["parameter"] == "messages_per_second"
+        assert names[: BURST * 2 + 1] == ["pong"] * BURST * 2 + ["rate_limited"]
+        assert names[-1] == "message_limit"
+        assert names.count("rate_limited") >= PATIENCE * 2
+        assert await flooder.closed() == 4128
+        assert [(await neighbour.receive("data"))["seq"] for _ in names] == list(range(1, len(names) + 1))
+        assert counters().refusals.counts["message_limit"] == 1
+
+
+async def test_a_client_that_heeds_the_limit_goes_on(server: Server) -> None:
+    async with client(server, await key_on(messages_per_second=5)) as one:
+        await one.receive("connected")
+        waits = 0
+        for _ in range(BURST * 5 + 5):
+            while "retry_after" in (answer := await one.ask("ping")):
+                waits += 1
+                await asyncio.sleep(answer["retry_after"])
+        assert answer["type"] == "pong"
+        assert waits >= 1
+        assert "message_limit" not in counters().refusals.counts
+
+
+async def test_the_limit_of_an_edited_plan_counts_from_the_next_message(server: Server) -> None:
+    row, text = await new_key()
+    async with client(server, text) as one:
+        await one.receive("connected")
+        await sync_to_async(Plan.objects.filter(pk=row.plan_id).update)(messages_per_second=1)
+        assert (await one.receive("limits"))["limits"]["messages_per_second"] == 1
+        names = {(await one.ask("ping")).get("name") for _ in range(BURST + 1)}
+        assert "rate_limited" in names
+
+
+async def test_a_stranger_who_floods_is_closed(server: Server) -> None:
+    async with client(server) as one:
+        names = []
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                answer = await one.ask("ping")
+                names.append(answer.get("name", answer["type"]))
+        assert await one.closed() == 4101
+        assert names.count("rate_limited") == MAX_REFUSED
+
+
+# What a key subscribes to
+
+
+async def test_a_key_has_so_many_subscriptions_over_all_its_connections(server: Server) -> None:
+    text = await key_on(subscriptions=3)
+    async with client(server, text) as one, client(server, text) as two:
+        assert (await one.receive("connected"))["limits"]["key_subscriptions"] == 3
+        for name in ("a", "b"):
+            assert (await one.ask("subscribe", subscription=name, symbols=[A]))["type"] == "subscribed"
+        assert (await two.ask("subscribe", subscription="c", symbols=[A]))["type"] == "subscribed"
+        refused = await two.ask("subscribe", subscription="d", symbols=[B])
+        assert (refused["name"], refused["limit"]) == ("subscription_limit", 3)
+        assert (await two.ask("subscriptions"))["subscriptions"].keys() == {"c"}
+        assert (await two.ask("subscribe", subscription="c", symbols=[B]))["type"] == "subscribed"
+        await server.feed.publish(quote(B))
+        assert [piece["symbol"] for piece in (await two.receive("data"))["data"]] == [B]
+        await one.ask("unsubscribe", subscription="b")
+        assert (await two.ask("subscribe", subscription="d", symbols=[B]))["type"] == "subscribed"
+    await until(lambda: not server.connections, "both to be gone")
+    async with client(server, text) as three:
+        for name in ("a", "b", "c"):
+            assert (await three.ask("subscribe", subscription=name, symbols=[A]))["type"] == "subscribed"
+
+
+async def test_a_session_that_is_taken_up_counts_as_well(server: Server) -> None:
+    text = await key_on(subscriptions=2)
+    async with client(server, text) as one:
+        token = (await one.receive("connected"))["session"]
+        for name in ("a", "b"):
+            await one.ask("subscribe", subscription=name, symbols=[A])
+    async with asyncio.timeout(10):
+        while (record := await saved.load(token)) is None or len(record.subscriptions) < 2 or server.connections:
+            await asyncio.sleep(0.01)
+    async with client(server, text) as other, client(server) as back:
+        await other.ask("subscribe", symbols=[A])
+        refused = await back.ask("resume", session=token)
+        assert (refused["name"], refused["limit"]) == ("subscription_limit", 2)
+        assert (await back.ask("subscriptions"))["subscriptions"] == {}
+        await other.ask("unsubscribe")
+        assert (await back.ask("resume", session=token))["subscriptions"].keys() == {"a", "b"}
+        assert (await other.ask("subscribe", symbols=[A]))["name"] == "subscription_limit"
+
+
+async def test_what_changes_while_subscriptions_are_counted_is_not_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = await key_on(subscriptions=1)
+    hold = limits.quota().hold_subscriptions
+
+    async def meanwhile(*arguments: Any) -> None:
+        known = universe.current()
+        universe.set_current(Universe(symbols=known.symbols, sectors={"few": (A, B)}))
+        for connection in list(server.connections.values()):
+            assert connection.on_universe is not None
+            connection.on_universe()
+        await hold(*arguments)
+
+    async with subscriber(server, text, "sector:few") as one:
+        monkeypatch.setattr(limits.quota(), "hold_subscriptions", meanwhile)
+        refused = await one.ask("subscribe", subscription="more", symbols=["sector:few", C])
+        assert refused["name"] == "subscription_limit"
+        assert (await one.ask("subscriptions"))["subscriptions"]["main"]["count"] == 2
+        await server.feed.publish(quote(C), quote(B))
+        assert [piece["symbol"] for piece in (await one.receive("data"))["data"]] == [B]
+
+
+# Overload
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Load], None]:
+    """Says what the hub measures; levels change as soon as it is looked at."""
+    measured = [Load(0.0, 0.0, 0.0)]
+    monkeypatch.setattr(Relief, "measure", lambda *_: measured[0])
+    monkeypatch.setattr(overload, "RISE", 0.0)
+    monkeypatch.setattr(overload, "FALL", 0.0)
+    monkeypatch.setattr(overload, "RELAPSE", -1.0)
+
+    def set_load(value: Load) -> None:
+        measured[0] = value
+
+    return set_load
+
+
+def at_level(level: Level) -> Callable[[], bool]:
+    return lambda: counters().overload == level
+
+
+async def publish(server: Server, count: int) -> None:
+    for _ in range(count):
+        await server.feed.publish(quote(A, time=1_700_000_000_000 + 3000 * server.feed.seq))
+
+
+async def test_under_overload_low_priority_merges_then_is_sent_away_and_high_priority_gets_every_message(
+    load: Callable[[Load], None], server: Server
+) -> None:
+    keys = [await key_on(priority=priority) for priority in (0, 1, 2)]
+    async with (
+        subscriber(server, keys[0], A) as low,
+        subscriber(server, keys[1], A) as normal,
+        subscriber(server, keys[2], A) as high,
+    ):
+        load(Load(overload.BUSY, 0.0, 0.0))
+        await until(at_level(Level.MERGE_LOW), "merging")
+        await publish(server, 100)
+        assert [(await high.receive("data"))["seq"] for _ in range(100)] == list(range(1, 101))
+        assert [(await normal.receive("data"))["seq"] for _ in range(100)] == list(range(1, 101))
+        merged = [(await low.receive("data"))["seq"]]
+        while merged[-1] < 100:
+            merged.append((await low.receive("data"))["seq"])
+        assert len(merged) < 100
+
+        load(Load(overload.BUSY, overload.LATE, overload.LAG))
+        goodbye = await low.receive("goodbye")
+        assert goodbye["reason"] == "overload"
+        assert 5_000 <= goodbye["reconnect_after_ms"] <= 30_000
+        assert await low.closed() == 4008
+        await publish(server, 100)
+        assert [(await high.receive("data"))["seq"] for _ in range(100)] == list(range(101, 201))
+        held = [(await normal.receive("data"))["seq"]]
+        while held[-1] < 200:
+            held.append((await normal.receive("data"))["seq"])
+        assert len(held) < 100
+        async with client(server, keys[0]) as back:
+            error = await back.receive("error")
+            assert (error["name"], error["retryable"]) == ("overloaded", True)
+            assert 5 <= error["retry_after"] <= 30
+            assert await back.closed() == 4008
+
+        load(Load(0.0, 0.0, 0.0))
+        await until(at_level(Level.CALM), "calm")
+        await publish(server, 20)
+        for one in (normal, high):
+            assert [(await one.receive("data"))["seq"] for _ in range(20)] == list(range(201, 221))
+        async with subscriber(server, keys[0], A) as again:
+            await publish(server, 1)
+            assert [(await again.receive("data"))["seq"] for _ in range(2)] == [220, 221]
+
+
+async def test_those_who_are_sent_away_come_back_at_different_times(load: Callable[[Load], None], server: Server) -> None:
+    text = await key_on(priority=0, connections=20)
+    async with contextlib.AsyncExitStack() as clients:
+        crowd = [await clients.enter_async_context(client(server, text)) for _ in range(10)]
+        for one in crowd:
+            await one.receive("connected")
+        load(Load(0.0, overload.LATE, 0.0))
+        told = [(await one.receive("goodbye"))["reconnect_after_ms"] for one in crowd]
+        assert len(set(told)) > 5
+        assert [await one.closed() for one in crowd] == [4008] * 10
+        assert counters().shed == 10
+
+
+async def test_each_step_is_in_the_metrics(load: Callable[[Load], None], server: Server) -> None:
+    load(Load(0.25, overload.LATE, 0.0))
+    await until(at_level(Level.SHED_LOW), "the last level")
+    async with client(server, await key_on(priority=0)) as one:
+        await one.closed()
+    text = generate_latest().decode()
+    for line in (
+        'argus_stream_refusals_total{name="overloaded"} ',
+        "argus_stream_overload ",
+        "argus_stream_busy ",
+        "argus_stream_late ",
+        "argus_stream_admitted_total ",
+        "argus_stream_shed_total ",
+        "argus_stream_lagged_total ",
+    ):
+        assert f"\n{line}" in text

@@ -7,7 +7,8 @@ moment at which the quota is whole again, so their Reset is a guess.) Its price,
 minute that spans two windows, harms nobody here: the limit is a plan's fair share, not what the machine can bear.
 A refused request costs nothing. A process of several takes requests in blocks; what it holds counts as spent for the others.
 
-Connections are leases: a process renews those that it holds, and a dead process' connections stop counting by themselves.
+Connections are leases: a process renews those that it holds, and a dead process' connections stop counting by themselves, with
+their subscriptions. One has a place with its key, and, where addresses are limited, one with its address.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import NamedTuple, Protocol
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from argus.access import address as addresses
 from argus.access.principal import Principal
-from argus.errors import CONNECTION_LIMIT, RATE_LIMITED, ArgusError
+from argus.errors import ADDRESS_LIMIT, CONNECTION_LIMIT, RATE_LIMITED, SUBSCRIPTION_LIMIT, ArgusError
 
 WINDOW = 60.0
 """Seconds of a quota's window."""
@@ -49,7 +51,22 @@ class Limiter(Protocol):
         """Take one of the key's connections for ``LEASE`` seconds, or raise CONNECTION_LIMIT. Idempotent."""
 
     async def close_connection(self, principal: Principal, connection_id: str) -> None:
-        """Give the connection back. Idempotent."""
+        """Give the connection back, and its subscriptions. Idempotent."""
+
+    async def open_from(self, address: str, connection_id: str, limit: int) -> None:
+        """Take one of the address' connections for ``LEASE`` seconds, or raise ADDRESS_LIMIT. Idempotent.
+
+        All addresses of an IPv6 /64 count as one.
+        """
+
+    async def close_from(self, address: str, connection_id: str) -> None:
+        """Give the address' connection back. Idempotent."""
+
+    async def hold_subscriptions(self, principal: Principal, connection_id: str, count: int) -> None:
+        """Count so many subscriptions for the connection, which the key has open, or raise SUBSCRIPTION_LIMIT and leave it.
+
+        Only growth is refused: whoever is above a lowered limit may still shrink.
+        """
 
     async def renew(self, connection_ids: Collection[str]) -> None:
         """Hold these connections, opened through this limiter, for another ``LEASE`` seconds."""
@@ -78,3 +95,30 @@ def no_connection_left(principal: Principal) -> ArgusError:
     limit = principal.limits.connections
     text = format_lazy(_("The plan {plan} allows {limit} connections at a time."), plan=principal.plan, limit=str(limit))
     return ArgusError(CONNECTION_LIMIT, text, limit=limit)
+
+
+def no_subscription_left(principal: Principal) -> ArgusError:
+    """The refusal of more subscriptions than the plan allows to all connections of a key together."""
+    limit = principal.limits.subscriptions
+    text = format_lazy(
+        _("The plan {plan} allows {limit} subscriptions to all connections of a key together."),
+        plan=principal.plan,
+        limit=str(limit),
+    )
+    return ArgusError(SUBSCRIPTION_LIMIT, text, limit=limit)
+
+
+def too_many_from_address(limit: int) -> ArgusError:
+    """The refusal of one connection more than an address may have."""
+    text = format_lazy(_("One address may have {limit} connections at a time."), limit=str(limit))
+    return ArgusError(ADDRESS_LIMIT, text, limit=limit)
+
+
+def key_owner(principal: Principal) -> str:
+    """The name under which a key's connections are counted."""
+    return f"argus:connections:{principal.key_id}"
+
+
+def address_owner(address: str) -> str:
+    """The name under which an address' connections are counted."""
+    return f"argus:addresses:{addresses.neighbourhood(address)}"

@@ -19,8 +19,19 @@ import structlog
 from redis.exceptions import RedisError
 
 from argus.access.limits import scripts
-from argus.access.limits.base import LEASE, WINDOW, Quota, no_connection_left, quota_or_refusal
+from argus.access.limits.base import (
+    LEASE,
+    WINDOW,
+    Quota,
+    address_owner,
+    key_owner,
+    no_connection_left,
+    no_subscription_left,
+    quota_or_refusal,
+    too_many_from_address,
+)
 from argus.access.limits.blocks import Blocks
+from argus.access.limits.leases import Held
 from argus.access.limits.memory import MemoryLimiter
 from argus.access.limits.scripts import LoopRedis
 from argus.access.principal import Principal
@@ -42,6 +53,7 @@ class RedisLimiter:
         self._window = round(window * 1000)
         self._lease = round(lease * 1000)
         self._local = MemoryLimiter(window=window, lease=lease)
+        self._leases = self._local.leases
         self._blocks = Blocks()
         self._away_until = float("-inf")
         self._redis = scripts.connect(url)
@@ -82,40 +94,63 @@ class RedisLimiter:
         return quota_or_refusal(principal, bool(allowed), used, math.ceil(left / 1000))
 
     async def open_connection(self, principal: Principal, connection_id: str) -> None:
-        keys = [_connections(principal.key_id)]
-        args: list[int | str] = [self._lease, connection_id, principal.limits.connections]
-        allowed = await self._ask(lambda redis: redis.open(keys=keys, args=args))
-        if allowed is None:
-            await self._local.open_connection(principal, connection_id)
-        elif allowed:
-            self._local.hold(principal.key_id, connection_id)
-        else:
+        if not await self._open(key_owner(principal), connection_id, principal.limits.connections):
             raise no_connection_left(principal)
 
     async def close_connection(self, principal: Principal, connection_id: str) -> None:
-        await self._local.close_connection(principal, connection_id)
-        await self._give_back(principal.key_id, connection_id)
+        await self._close(key_owner(principal), connection_id)
+
+    async def open_from(self, address: str, connection_id: str, limit: int) -> None:
+        if not await self._open(address_owner(address), connection_id, limit):
+            raise too_many_from_address(limit)
+
+    async def close_from(self, address: str, connection_id: str) -> None:
+        await self._close(address_owner(address), connection_id)
+
+    async def hold_subscriptions(self, principal: Principal, connection_id: str, count: int) -> None:
+        owner, limit = key_owner(principal), principal.limits.subscriptions
+        args: list[int | str] = [self._lease, connection_id, count, limit]
+        allowed = await self._ask(lambda redis: redis.count(keys=_keys(owner), args=args))
+        if allowed is None:
+            allowed = self._leases.count(owner, connection_id, count, limit)
+        elif allowed:
+            self._leases.count(owner, connection_id, count, None)
+        if not allowed:
+            raise no_subscription_left(principal)
 
     async def renew(self, connection_ids: Collection[str]) -> None:
-        await self._local.renew(connection_ids)
+        self._leases.renew(connection_ids)
         named = list(connection_ids)
         for start in range(0, len(named), BATCH):
             # Asked batch by batch: some are closed while the one before is renewed.
-            if held := self._local.owners(named[start : start + BATCH]):
+            if held := self._leases.held(named[start : start + BATCH]):
                 await self._renew(held)
 
-    async def _renew(self, held: list[tuple[str, int]]) -> None:
-        keys = [_connections(key_id) for _, key_id in held]
-        args: list[int | str] = [self._lease, *(connection_id for connection_id, _ in held)]
+    async def _open(self, owner: str, connection_id: str, limit: int) -> bool:
+        args: list[int | str] = [self._lease, connection_id, limit]
+        allowed = await self._ask(lambda redis: redis.open(keys=_keys(owner), args=args))
+        if allowed is None:
+            return self._leases.open(owner, connection_id, limit)
+        return bool(allowed) and self._leases.open(owner, connection_id, None)
+
+    async def _close(self, owner: str, connection_id: str) -> None:
+        self._leases.close(owner, connection_id)
+        await self._give_back(owner, connection_id)
+
+    async def _renew(self, held: list[Held]) -> None:
+        keys = [key for place in held for key in _keys(place.owner)]
+        args: list[int | str] = [self._lease]
+        for place in held:
+            args += (place.connection_id, place.subscriptions)
         await self._ask(lambda redis: redis.renew(keys=keys, args=args))
         # One that was closed meanwhile may have been given back before it was renewed.
-        still = {connection_id for connection_id, _ in self._local.owners([connection_id for connection_id, _ in held])}
-        for connection_id, key_id in held:
-            if connection_id not in still:
-                await self._give_back(key_id, connection_id)
+        still = {place[:2] for place in self._leases.held([place.connection_id for place in held])}
+        for owner, connection_id, _ in held:
+            if (owner, connection_id) not in still:
+                await self._give_back(owner, connection_id)
 
-    async def _give_back(self, key_id: int, connection_id: str) -> None:
-        await self._ask(lambda redis: redis.client.zrem(_connections(key_id), connection_id))
+    async def _give_back(self, owner: str, connection_id: str) -> None:
+        await self._ask(lambda redis: redis.give_back(keys=_keys(owner), args=[connection_id]))
 
     async def close(self) -> None:
         redis = self._by_loop.pop(asyncio.get_running_loop(), None)
@@ -157,5 +192,6 @@ def _budget(principal: Principal) -> str:
     return f"argus:quota:{principal.key_id}"
 
 
-def _connections(key_id: int) -> str:
-    return f"argus:connections:{key_id}"
+def _keys(owner: str) -> list[str]:
+    """Where an owner's leases are, and what each connection holds."""
+    return [owner, f"{owner}:subscriptions"]

@@ -46,25 +46,62 @@ for i, key in ipairs(KEYS) do
 end
 return answer
 """
-# KEYS: the leases of a key. ARGV: the lease in ms, the connection, the limit.
-OPEN = """
+# Of an owner's two keys the first has the connections by their leases' ends, the second their subscriptions and the total.
+_LEASES = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local function hold(leases, held, connection, lease)
+  redis.call('ZADD', leases, now + lease, connection)
+  redis.call('PEXPIRE', leases, lease)
+  redis.call('PEXPIRE', held, lease)
+end
+local function count(held, connection, number)
+  local before = tonumber(redis.call('HGET', held, connection) or 0)
+  redis.call('HSET', held, connection, number)
+  redis.call('HINCRBY', held, 'total', number - before)
+end
+local function give_back(leases, held, connection)
+  redis.call('ZREM', leases, connection)
+  if redis.call('HEXISTS', held, connection) == 1 then
+    count(held, connection, 0)
+    redis.call('HDEL', held, connection)
+  end
+end
+local function lapse(leases, held)
+  for _, connection in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do give_back(leases, held, connection) end
+end
+"""
+# KEYS: an owner's two. ARGV: the lease in ms, the connection, the limit.
+OPEN = f"""{_LEASES}
+lapse(KEYS[1], KEYS[2])
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
-redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+hold(KEYS[1], KEYS[2], ARGV[2], ARGV[1])
 return 1
 """
-# KEYS: the leases that each connection belongs to. ARGV: the lease in ms, then the connections.
-RENEW = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i, key in ipairs(KEYS) do
-  redis.call('ZADD', key, now + ARGV[1], ARGV[i + 1])
-  redis.call('PEXPIRE', key, ARGV[1])
+# KEYS: an owner's two. ARGV: the lease in ms, the connection, its subscriptions, the limit of all.
+COUNT = f"""{_LEASES}
+lapse(KEYS[1], KEYS[2])
+local number, before = tonumber(ARGV[3]), tonumber(redis.call('HGET', KEYS[2], ARGV[2]) or 0)
+local total = tonumber(redis.call('HGET', KEYS[2], 'total') or 0)
+if number > before and total - before + number > tonumber(ARGV[4]) then return 0 end
+count(KEYS[2], ARGV[2], number)
+hold(KEYS[1], KEYS[2], ARGV[2], ARGV[1])
+return 1
+"""
+# KEYS: two for each connection. ARGV: the lease in ms, then each connection and its subscriptions, which are written only where
+# they have been lost: what is known here may be newer than what the process knew when it asked.
+RENEW = f"""{_LEASES}
+for i = 1, #KEYS / 2 do
+  local leases, held, connection, number = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 * i], tonumber(ARGV[2 * i + 1])
+  if number > 0 and redis.call('HEXISTS', held, connection) == 0 then count(held, connection, number) end
+  hold(leases, held, connection, ARGV[1])
 end
 return #KEYS
+"""
+# KEYS: an owner's two. ARGV: the connection.
+GIVE_BACK = f"""{_LEASES}
+give_back(KEYS[1], KEYS[2], ARGV[1])
+return 1
 """
 
 # Nothing is tried twice: a spending whose answer was lost may have been counted.
@@ -89,7 +126,9 @@ class LoopRedis:
         pool = AsyncBlockingConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_OPTIONS)
         self.client = AsyncRedis.from_pool(pool)
         self.open = self.client.register_script(OPEN)
+        self.count = self.client.register_script(COUNT)
         self.renew = self.client.register_script(RENEW)
+        self.give_back = self.client.register_script(GIVE_BACK)
         self._spend = self.client.register_script(SPEND)
         self._window_ms = window_ms
         self._pending: list[tuple[str, int, int, asyncio.Future[list[int]]]] = []
