@@ -21,7 +21,9 @@ class _Standing(msgspec.Struct):
     source: str = ""
 
 
-class _Status(msgspec.Struct, tag_field="type", tag="status"):
+class Status(msgspec.Struct, tag_field="type", tag="status"):
+    """How an instrument stands since ``time`` (ms)."""
+
     symbol: str
     time: int
     status: TradingStatus
@@ -32,7 +34,7 @@ class _Status(msgspec.Struct, tag_field="type", tag="status"):
 
 
 _decode = msgspec.json.Decoder(_Standing).decode
-_decode_status = msgspec.json.Decoder(_Status).decode
+_decode_status = msgspec.json.Decoder(Status).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,7 +68,7 @@ class Statuses:
             now = _decode(quote)
             limit = limit_state(now.price, now.limit_up, now.limit_down)
             if states.get(symbol) != (now.status, limit):
-                status = _Status(symbol, now.time, now.status, limit, now.limit_up, now.limit_down, now.source)
+                status = Status(symbol, now.time, now.status, limit, now.limit_up, now.limit_down, now.source)
                 found.append((symbol, _encode(status)))
         return found
 

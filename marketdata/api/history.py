@@ -20,14 +20,12 @@ from marketdata.api import cursor, latest
 from marketdata.api.formats import arrow, csv, json, parquet
 from marketdata.api.formats.json import Position
 from marketdata.api.formats.negotiate import MEDIA, Format, choose
-from marketdata.api.query import Query, allow_symbols, refuse_if_nothing, refuse_others, words_of
+from marketdata.api.query import Query, allow_symbols, calendar_for, refuse_if_nothing, refuse_others, words_of
 from marketdata.cache.tiers import Tier
 from marketdata.calendar import SHANGHAI
 from marketdata.history.query import POINT_IN_TIME, HistoryQuery, make
 from marketdata.history.service import Prepared, estimate, prepare, prepare_now
 from marketdata.history.words import resolve, resolve_now
-from marketdata.reference.days import calendar_of
-from marketdata.symbols import market_of
 from marketdata.universe import EVERYTHING, Rejected, Resolution
 
 PARAMETERS: Final = frozenset(
@@ -122,7 +120,7 @@ def _asked(
         adjust=_single(parameters, "adjust"),
         as_of=_single(parameters, "as_of"),
         fields=_fields(words_of(parameters, "fields")),
-        calendar=calendar_of(market_of(resolution.symbols[0])),
+        calendar=calendar_for(resolution.symbols),
     )
     text = _single(parameters, "cursor")
     if form is not Format.JSON:

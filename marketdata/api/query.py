@@ -10,11 +10,14 @@ import msgspec
 from argus.access.check import require_data_types, require_symbols
 from argus.access.principal import Principal
 from argus.config import config
-from argus.errors import INVALID_ARGUMENT, ArgusError
+from argus.errors import INVALID_ARGUMENT, OUTSIDE_CALENDAR, ArgusError
 from argus.http import REMEMBERED
 from marketdata import universe
 from marketdata.api import latest
+from marketdata.calendar import TradingCalendar
 from marketdata.latest import store
+from marketdata.reference.days import NoCalendar, calendar_of
+from marketdata.symbols import market_of
 from marketdata.types import DataType
 from marketdata.universe import EVERYTHING, Rejected, Resolution
 
@@ -110,3 +113,19 @@ def refuse_if_nothing(resolution: Resolution, parameter: str) -> None:
         parameter=parameter,
         rejected=msgspec.to_builtins(latest.refusals(resolution.rejected)),
     )
+
+
+def calendar_for(symbols: Sequence[str]) -> TradingCalendar:
+    """The trading days of the first of the symbols' markets of which they are known: the symbols of the others have no bars, and
+    an answer names them. Raises OUTSIDE_CALENDAR where nothing is known of any of the markets.
+    """
+    unknown: dict[str, str] = {}
+    for symbol in symbols:
+        market = market_of(symbol)
+        if market in unknown:
+            continue
+        try:
+            return calendar_of(market)
+        except NoCalendar as error:
+            unknown[market] = str(error)
+    raise ArgusError(OUTSIDE_CALENDAR, f"{'; '.join(unknown.values())}.", parameter="symbols")

@@ -11,15 +11,14 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-import msgspec
-
 from marketdata.calendar import day_of, midnight
 from marketdata.compat.averages import average
 from marketdata.compat.begins import begin_of, begins_of
+from marketdata.compat.fragments import Book, read_bar, read_book, read_status, read_trade
 from marketdata.periods import hours_of
 from marketdata.series import Series
 from marketdata.symbols import market_of
-from marketdata.types import Adjust, Number, Period, Side, TradingStatus
+from marketdata.types import Adjust, LimitState, Period, Quote, Side, TradingStatus
 
 FEEDS: Final = ("sip", "iex")
 """Feeds that a client may name; both mean all that Argus has. Alpaca's others are of other markets or late on purpose."""
@@ -51,61 +50,6 @@ NOBODY: Final = ("", 0, 0)
 """Exchange, price and size of a side on which nobody offers."""
 
 
-class Quote(msgspec.Struct, kw_only=True):
-    """Of a quote's JSON object what Alpaca has words for."""
-
-    symbol: str
-    time: int
-    price: float | None = None
-    open: float | None = None
-    high: float | None = None
-    low: float | None = None
-    volume: Number | None = None
-    amount: float | None = None
-    trades: int | None = None
-    bid_price: list[float] = []
-    bid_volume: list[Number] = []
-    ask_price: list[float] = []
-    ask_volume: list[Number] = []
-
-
-class _Trade(msgspec.Struct, kw_only=True):
-    symbol: str
-    time: int
-    index: int
-    price: float
-    volume: Number
-    side: Side | None = None
-
-
-class _Bar(msgspec.Struct, kw_only=True):
-    symbol: str
-    period: Period
-    time: int
-    open: float
-    high: float
-    low: float
-    close: float
-    volume: Number | None = None
-    amount: float | None = None
-    closed: bool
-    provisional: bool
-
-
-class _Status(msgspec.Struct, kw_only=True):
-    symbol: str
-    time: int
-    status: TradingStatus
-    limit: str | None = None
-
-
-read_quote = msgspec.json.Decoder(Quote).decode
-"""A quote of its fragment."""
-_read_trade = msgspec.json.Decoder(_Trade).decode
-_read_bar = msgspec.json.Decoder(_Bar).decode
-_read_status = msgspec.json.Decoder(_Status).decode
-
-
 def moment(time: int) -> datetime:
     """A time in ms."""
     return EPOCH + timedelta(milliseconds=time)
@@ -115,7 +59,7 @@ _shared_moment = lru_cache(maxsize=4096)(moment)
 """The quotes of a sweep share a few."""
 
 
-def last_quote(quote: Quote) -> dict[str, Any] | None:
+def last_quote(quote: Quote | Book) -> dict[str, Any] | None:
     """The best bid and ask; None where there is no book. A side without a level has price and size 0, as Alpaca says it."""
     if not quote.bid_price and not quote.ask_price:
         return None
@@ -170,16 +114,16 @@ def bars(symbol: str, series: Series, period: Period, *, adjusted: bool) -> list
 
 def quote_message(fragment: bytes) -> dict[str, Any] | None:
     """The ``q`` message of a quote's JSON object; None where it has no book."""
-    quote = read_quote(fragment)
-    told = last_quote(quote)
+    book = read_book(fragment)
+    told = last_quote(book)
     if told is not None:
-        told["T"], told["S"] = "q", quote.symbol
+        told["T"], told["S"] = "q", book.symbol
     return told
 
 
 def trade_message(fragment: bytes) -> dict[str, Any]:
     """The ``t`` message of a trade's JSON object. ``tks``, who took the liquidity (B, S), is of Alpaca's crypto stream."""
-    trade = _read_trade(fragment)
+    trade = read_trade(fragment)
     market = market_of(trade.symbol)
     told = {"T": "t", "S": trade.symbol, "i": trade.index, "x": market, "p": trade.price, "s": trade.volume, "c": []}
     taker = {} if trade.side is None else {"tks": "B" if trade.side is Side.BUY else "S"}
@@ -189,7 +133,7 @@ def trade_message(fragment: bytes) -> dict[str, Any]:
 def bar_message(fragment: bytes) -> dict[str, Any] | None:
     """The message of a bar's JSON object: ``d`` of a day's, ``b`` of a minute's that has ended, ``u`` where it is settled by the
     source's own; None while a minute forms, and where its volume is not known, without which Alpaca has no bar."""
-    bar = _read_bar(fragment)
+    bar = read_bar(fragment)
     daily = bar.period is Period.D1
     if bar.volume is None or not (daily or bar.closed):
         return None
@@ -202,10 +146,10 @@ def bar_message(fragment: bytes) -> dict[str, Any] | None:
 
 def status_message(fragment: bytes) -> dict[str, Any]:
     """The ``s`` message of a status's JSON object. A price at the day's limit is the reason ``LU`` or ``LD``."""
-    status = _read_status(fragment)
+    status = read_status(fragment)
     code, message, reason, why = STATUSES.get(status.status) or (status.status.value, _title(status.status), "", "")
     if status.limit is not None:
-        reason, why = ("LU", "Limit Up") if status.limit == "up" else ("LD", "Limit Down")
+        reason, why = ("LU", "Limit Up") if status.limit is LimitState.UP else ("LD", "Limit Down")
     told = {"T": "s", "S": status.symbol, "sc": code, "sm": message, "rc": reason, "rm": why}
     return {**told, "t": moment(status.time), "z": market_of(status.symbol)}
 

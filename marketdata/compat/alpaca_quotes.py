@@ -12,7 +12,8 @@ from msgspec import Meta
 from argus.config import config
 from argus.errors import DEADLINE, INTERNAL, NO_RECORDING, ArgusError
 from marketdata.calendar import day_of
-from marketdata.compat.alpaca import last_quote, read_quote
+from marketdata.compat.alpaca import last_quote
+from marketdata.compat.fragments import read_book
 from marketdata.recordings.archive import DamagedRecording, RecordingArchive
 from marketdata.recordings.reader import play
 
@@ -64,14 +65,14 @@ def page(symbols: Sequence[str], first: int, last: int, *, limit: int, begin: Pl
                 place = Place(message.at, message.epoch, message.seq, number)
                 if begin is not None and place < begin:
                     continue
-                quote = read_quote(fragment)
-                told = last_quote(quote) if first <= quote.time <= last else None
+                book = read_book(fragment)
+                told = last_quote(book) if first <= book.time <= last else None
                 if told is None:
                     continue
                 if not left:
                     return found, place
                 left -= 1
-                found.setdefault(quote.symbol, []).append(told)
+                found.setdefault(book.symbol, []).append(told)
     except DamagedRecording as error:
         log.error("recording_damaged", error=str(error))
         raise ArgusError(INTERNAL, "The recording of these days is damaged.") from error

@@ -32,6 +32,7 @@ from marketdata.compat import alpaca, alpaca_quotes, bars
 from marketdata.compat.alpaca_key import key_in
 from marketdata.compat.alpaca_quotes import Time
 from marketdata.compat.begins import begins_of
+from marketdata.compat.fragments import Quote, read_quote
 from marketdata.compat.parameters import choice, limit, single
 from marketdata.compat.reply import json_reply
 from marketdata.compat.told import is_adjusted, said
@@ -226,7 +227,7 @@ def _last_bars(
         return {}
 
 
-def _snapshot(quote: alpaca.Quote | None, minutes: Sequence[dict[str, Any]], days: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _snapshot(quote: Quote | None, minutes: Sequence[dict[str, Any]], days: Sequence[dict[str, Any]]) -> dict[str, Any]:
     today = None if quote is None else alpaca.day_bar(quote)
     before = list(days)
     if quote is not None:
@@ -320,10 +321,10 @@ def _latest(asked: _Asked, name: str, found: Mapping[str, Any], fields: Sequence
     return json_reply({"symbol": symbol, name: told}, asked.headers, fields)
 
 
-def _newest(asked: _Asked) -> list[alpaca.Quote]:
+def _newest(asked: _Asked) -> list[Quote]:
     require_data_types(asked.principal, QUOTES)
     fragments = (store.fragments.get(symbol) for symbol in _resolved(asked))
-    return [alpaca.read_quote(fragment) for fragment in fragments if fragment is not None]
+    return [read_quote(fragment) for fragment in fragments if fragment is not None]
 
 
 def _resolved(asked: _Asked) -> tuple[str, ...]:

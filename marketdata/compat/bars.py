@@ -10,14 +10,12 @@ from argus.errors import INVALID_ARGUMENT, NOT_READY, OUTSIDE_CALENDAR, ArgusErr
 from argus.streamed import Reply, beside
 from marketdata import market_time
 from marketdata.api.history import QUICK, QUICK_SYMBOLS
-from marketdata.api.query import allow_symbols, refuse_if_nothing
+from marketdata.api.query import allow_symbols, calendar_for, refuse_if_nothing
 from marketdata.calendar import day_of
 from marketdata.compat.begins import ends_within
 from marketdata.history.query import HistoryQuery
 from marketdata.history.service import Prepared, estimate, prepare, prepare_now
 from marketdata.history.words import resolve, resolve_now
-from marketdata.reference.days import NoCalendar, calendar_of
-from marketdata.symbols import market_of
 from marketdata.types import Adjust, Period
 from marketdata.universe import Resolution
 
@@ -77,10 +75,7 @@ def between(
     """
     if first > last:
         raise ArgusError(INVALID_ARGUMENT, f"{parameters[0]} is after {parameters[1]}.", parameter=parameters[0])
-    try:
-        calendar = calendar_of(market_of(symbols[0]))
-    except NoCalendar as error:
-        raise ArgusError(OUTSIDE_CALENDAR, f"{error}.") from None
+    calendar = calendar_for(symbols)
     now = market_time.now()
     for ms, parameter in zip((first, last), parameters, strict=True):
         if not calendar.first <= (day := day_of(min(ms, now))) <= calendar.last:

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from marketdata import periods
 from marketdata.compat.averages import average
 from marketdata.compat.begins import begins_of
+from marketdata.compat.fragments import FORMING, Quote, read_bar, read_book, read_trade
 from marketdata.series import Series
 from marketdata.types import Number, Period
 
@@ -21,8 +22,6 @@ NANOSECONDS: Final = 1_000_000
 """In a millisecond."""
 DIGITS: Final = 4
 """Decimal digits of a change and of its percentage."""
-FORMING: Final = b'"closed":false'
-"""In a bar's JSON object: such a bar need not even be read."""
 
 PERIODS: Final[dict[tuple[int, str], Period]] = {
     (1, "minute"): Period.M1,
@@ -36,56 +35,6 @@ PERIODS: Final[dict[tuple[int, str], Period]] = {
     (1, "month"): Period.MON1,
 }
 """Multiplier and timespan -> the period."""
-
-
-class Quote(msgspec.Struct, kw_only=True):
-    """Of a quote's JSON object what Massive has words for."""
-
-    symbol: str
-    time: int
-    seq: int
-    price: float | None = None
-    open: float | None = None
-    high: float | None = None
-    low: float | None = None
-    prev_close: float | None = None
-    volume: Number | None = None
-    amount: float | None = None
-    bid_price: list[float] = []
-    bid_volume: list[Number] = []
-    ask_price: list[float] = []
-    ask_volume: list[Number] = []
-
-
-class _Book(msgspec.Struct, gc=False):
-    """What the stream tells of a quote: it decodes no more than that."""
-
-    symbol: str
-    time: int
-    seq: int
-    bid_price: list[float] = []
-    bid_volume: list[Number] = []
-    ask_price: list[float] = []
-    ask_volume: list[Number] = []
-
-
-class _Trade(msgspec.Struct, gc=False):
-    symbol: str
-    time: int
-    index: int
-    price: float
-    volume: Number
-
-
-class _Bar(msgspec.Struct, gc=False):
-    symbol: str
-    time: int
-    open: float
-    high: float
-    low: float
-    close: float
-    volume: Number | None = None
-    amount: float | None = None
 
 
 class _QuoteEvent(msgspec.Struct, gc=False, tag_field="ev", tag="Q"):
@@ -119,17 +68,12 @@ class _MinuteEvent(msgspec.Struct, gc=False, tag_field="ev", tag="AM"):
     e: int
 
 
-read_quote = msgspec.json.Decoder(Quote).decode
-"""A quote of its fragment."""
-_read_book = msgspec.json.Decoder(_Book).decode
-_read_trade = msgspec.json.Decoder(_Trade).decode
-_read_bar = msgspec.json.Decoder(_Bar).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def quote_event(fragment: bytes) -> bytes | None:
     """The ``Q`` event of a quote's JSON object; None where it has no book."""
-    book = _read_book(fragment)
+    book = read_book(fragment)
     if not book.bid_price and not book.ask_price:
         return None
     event = _QuoteEvent(book.symbol, book.time, book.seq)
@@ -142,7 +86,7 @@ def quote_event(fragment: bytes) -> bytes | None:
 
 def trade_event(fragment: bytes) -> bytes:
     """The ``T`` event of a trade's JSON object."""
-    trade = _read_trade(fragment)
+    trade = read_trade(fragment)
     return _encode(_TradeEvent(trade.symbol, str(trade.index), trade.price, trade.volume, trade.time, trade.index))
 
 
@@ -150,7 +94,7 @@ def minute_event(fragment: bytes) -> bytes | None:
     """The ``AM`` event of a 1m bar's JSON object; None while the bar forms."""
     if FORMING in fragment:
         return None
-    bar = _read_bar(fragment)
+    bar = read_bar(fragment)
     volume = UNSET if bar.volume is None else bar.volume
     price = average(bar.symbol, bar.amount, bar.volume)
     average_price = UNSET if price is None else price

@@ -9,6 +9,7 @@ from argus.streamed import Reply, beside
 from marketdata.api.history import QUICK_SYMBOLS
 from marketdata.api.query import QUOTES, refuse_others, words_of
 from marketdata.compat import massive
+from marketdata.compat.fragments import Quote, read_quote
 from marketdata.compat.massive_asked import Asked, one, resolved, stocks_only
 from marketdata.latest import store
 from marketdata.universe import EVERYTHING
@@ -45,17 +46,17 @@ async def snapshots(asked: Asked) -> Reply:
 
     def work(_: float) -> Reply:
         found = [fragment for symbol in symbols if (fragment := store.fragments.get(symbol)) is not None]
-        tickers = [massive.snapshot(massive.read_quote(fragment)) for fragment in found]
+        tickers = [massive.snapshot(read_quote(fragment)) for fragment in found]
         return asked.reply(count=len(tickers), tickers=tickers)
 
     return work(0) if len(symbols) <= QUICK_SYMBOLS else await beside(work, config.fetch_timeout)
 
 
-def _quote(asked: Asked) -> massive.Quote:
+def _quote(asked: Asked) -> Quote:
     """The newest quote of the ticker."""
     require_data_types(asked.principal, QUOTES)
     (symbol,) = one(resolved(asked, (asked.path["ticker"],)))
     fragment = store.fragments.get(symbol)
     if fragment is None:
         raise ArgusError(NOT_FOUND, f"There is no quote of {symbol} yet.")
-    return massive.read_quote(fragment)
+    return read_quote(fragment)

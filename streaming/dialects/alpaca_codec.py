@@ -8,17 +8,16 @@ from typing import Any, Final
 import msgspec
 
 from marketdata.compat import alpaca
+from marketdata.compat.fragments import FORMING
 from marketdata.types import DataType
 from streaming.codecs import Head, array_header
 from streaming.coverage import Changes, Coverage
 from streaming.dialects.alpaca_errors import error_of
+from streaming.dialects.json_arrays import JsonArrays
 from streaming.frame import Frame
 from streaming.protocol import Failure, Message
 
 Words = dict[str, Any]
-
-FORMING: Final = b'"closed":false'
-"""In a bar's JSON object: such a bar of a minute need not even be read."""
 
 
 class Told(Message, frozen=True, kw_only=True, tag="alpaca"):
@@ -41,12 +40,10 @@ _WORDS: Final[Mapping[DataType, Callable[[bytes], Words | None]]] = {
 """Data type -> how one of our JSON objects is told; others are not asked for here."""
 
 
-class AlpacaJson:
+class AlpacaJson(JsonArrays):
     """Text."""
 
     name = "alpaca.json"
-    packed = False
-    plain = False
     binary = False
 
     def __init__(self) -> None:
@@ -66,16 +63,6 @@ class AlpacaJson:
         """See ``Codec``."""
         words = _WORDS[data_type](fragment)
         return None if words is None else self._encode(words)
-
-    def head(self, head: Head) -> bytes:
-        """See ``Codec``. Alpaca's messages have no place for a position."""
-        return b"["
-
-    def frame(
-        self, head: bytes, pieces: Sequence[bytes], changes: Changes | None = None, coverage: Coverage | None = None
-    ) -> Frame:
-        """See ``Codec``."""
-        return Frame(head, b",".join(pieces), b"]", len(pieces), changes, coverage)
 
 
 class AlpacaMessagePack(AlpacaJson):

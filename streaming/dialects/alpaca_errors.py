@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils.translation import override
 
 from argus import errors
-from argus.errors import ArgusError, Problem
+from argus.errors import ArgusError
 
 MESSAGES: Final[Mapping[int, str]] = {
     400: "invalid syntax",
@@ -25,9 +25,10 @@ MESSAGES: Final[Mapping[int, str]] = {
 }
 """Alpaca's code -> its text, to the letter: clients compare it. Alpaca has given out no 408."""
 
-CODES: Final[Mapping[Problem, int]] = {
-    **dict.fromkeys(
-        (
+CODES: Final[Mapping[str, int]] = {
+    problem.name: code
+    for code, problems in {
+        400: (
             errors.BAD_JSON,
             errors.NOT_TEXT,
             errors.MESSAGE_TOO_BIG,
@@ -39,11 +40,8 @@ CODES: Final[Mapping[Problem, int]] = {
             errors.UNKNOWN_SECTOR,
             errors.SUBPROTOCOL_NOT_SUPPORTED,
         ),
-        400,
-    ),
-    errors.NOT_AUTHENTICATED: 401,
-    **dict.fromkeys(
-        (
+        401: (errors.NOT_AUTHENTICATED,),
+        402: (
             errors.KEY_INVALID,
             errors.KEY_EXPIRED,
             errors.KEY_REVOKED,
@@ -52,26 +50,21 @@ CODES: Final[Mapping[Problem, int]] = {
             errors.ADDRESS_NOT_ALLOWED,
             errors.DISCONNECTED,
         ),
-        402,
-    ),
-    errors.ALREADY_AUTHENTICATED: 403,
-    errors.AUTH_TIMEOUT: 404,
-    errors.SYMBOL_LIMIT: 405,
-    errors.SUBSCRIPTION_LIMIT: 405,
-    errors.CONNECTION_LIMIT: 406,
-    errors.ADDRESS_LIMIT: 406,
-    errors.REPLAY_LIMIT: 406,
-    errors.SLOW_CLIENT: 407,
-    errors.EVENT_OVERFLOW: 407,
-    errors.FORBIDDEN: 409,
-    errors.DATA_TYPE_NOT_ALLOWED: 409,
-    errors.NOT_SUPPORTED: 410,
+        403: (errors.ALREADY_AUTHENTICATED,),
+        404: (errors.AUTH_TIMEOUT,),
+        405: (errors.SYMBOL_LIMIT, errors.SUBSCRIPTION_LIMIT),
+        406: (errors.CONNECTION_LIMIT, errors.ADDRESS_LIMIT, errors.REPLAY_LIMIT),
+        407: (errors.SLOW_CLIENT, errors.EVENT_OVERFLOW),
+        409: (errors.FORBIDDEN, errors.DATA_TYPE_NOT_ALLOWED),
+        410: (errors.NOT_SUPPORTED,),
+    }.items()
+    for problem in problems
 }
-"""Our error -> Alpaca's code; whatever else may happen is 500."""
+"""Our error's name -> Alpaca's code; whatever else may happen is 500."""
 
 
 def error_of(error: ArgusError) -> dict[str, Any]:
     """The ``error`` object. ``detail``, beyond Alpaca's, says what is wrong with this very message."""
-    code = CODES.get(error.problem, 500)
+    code = CODES.get(error.problem.name, 500)
     with override("en"):
         return {"T": "error", "code": code, "msg": MESSAGES[code], "detail": error.message}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -13,8 +13,7 @@ from argus import errors
 from argus.errors import ArgusError
 from marketdata.compat import massive
 from marketdata.types import DataType
-from streaming.codecs import Head
-from streaming.coverage import Changes, Coverage
+from streaming.dialects.json_arrays import JsonArrays
 from streaming.frame import Frame
 from streaming.protocol import Failure, Finished, Goodbye, Message
 
@@ -73,12 +72,10 @@ _EVENTS: Final[Mapping[DataType, Callable[[bytes], bytes | None]]] = {
 """Data type -> how one of our JSON objects is told; others are not asked for here."""
 
 
-class MassiveJson:
+class MassiveJson(JsonArrays):
     """Text."""
 
     name = "massive.json"
-    packed = False
-    plain = False
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
@@ -101,16 +98,6 @@ class MassiveJson:
     def fragment(self, data_type: DataType, fragment: bytes) -> bytes | None:
         """See ``Codec``."""
         return _EVENTS[data_type](fragment)
-
-    def head(self, head: Head) -> bytes:
-        """See ``Codec``. Massive's messages have no place for a position."""
-        return b"["
-
-    def frame(
-        self, head: bytes, pieces: Sequence[bytes], changes: Changes | None = None, coverage: Coverage | None = None
-    ) -> Frame:
-        """See ``Codec``."""
-        return Frame(head, b",".join(pieces), b"]", len(pieces), changes, coverage)
 
 
 JSON: Final = MassiveJson()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections import Counter
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from argus.access.models import Plan
 from argus.access.principal import Limits, Principal
 from argus.errors import ArgusError
+from marketdata import universe
 from marketdata.adjust import ALGORITHMS, Factors
 from marketdata.api import history
 from marketdata.api.formats.negotiate import Format
@@ -54,6 +56,13 @@ def _bars(monkeypatch: pytest.MonkeyPatch, filled: object) -> Iterator[dict[str,
     monkeypatch.setattr(history, "prepare_now", answer)
     monkeypatch.setattr(history.market_time, "now", lambda: midnight(date(2026, 11, 20)))
     yield changes
+
+
+@pytest.fixture
+def elsewhere(filled: object) -> None:
+    """The source also quotes shares of Hong Kong, of whose trading days nothing is known."""
+    known = universe.current()
+    universe.set_current(dataclasses.replace(known, symbols=(*known.symbols, "00005.HK", "00700.HK")))
 
 
 @pytest.fixture(params=["route", "view"])
@@ -392,6 +401,18 @@ async def test_a_wrong_request_is_refused_with_the_parameter_named(
     assert answer.headers["content-type"] == "application/problem+json"
     assert problem["detail"]
     assert "ratelimit-remaining" in answer.headers
+
+
+async def test_symbols_of_a_market_without_a_calendar_stand_in_no_other_s_way(get: Get, elsewhere: None) -> None:
+    for symbols in ("00700.HK", "00700.HK,00005.HK"):
+        answer = await get(f"{PATH}?symbols={symbols}&count=5")
+        problem = answer.json()
+        assert (answer.status_code, problem["name"], problem["parameter"]) == (400, "outside_calendar", "symbols")
+        assert "nothing is known of the trading days of HK" in problem["detail"]
+    together = await get(f"{PATH}?symbols=00700.HK,600000.SH&start=2026-01-05&end=2026-01-06")
+    assert (together.status_code, {row["symbol"] for row in together.json()["data"]}) == (200, {"600000.SH"})
+    too_early = await get(f"{PATH}?symbols=00700.HK,600000.SH&start=1980-01-01")
+    assert (too_early.status_code, too_early.json()["parameter"]) == (400, "start")
 
 
 @pytest.mark.parametrize("plan", ["large", "unlimited"])

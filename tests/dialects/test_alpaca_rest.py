@@ -207,6 +207,16 @@ async def test_raw_and_all_are_told_apart_and_the_others_are_refused(vendor: Ven
         assert word.value in error.message
 
 
+async def test_a_symbol_of_a_market_without_a_calendar_stands_in_no_other_s_way(vendor: Vendor, symbols: list[str]) -> None:
+    universe.set_current(Universe(symbols=(*symbols, "00700.HK")))
+    options = "timeframe=1Day&start=2026-06-22&end=2026-06-26"
+    together = (await vendor.get(f"/v2/stocks/bars?symbols=00700.HK,{PUFA}&{options}")).json()
+    assert {symbol: len(bars) for symbol, bars in together["bars"].items()} == {PUFA: 5}
+    alone = await vendor.get(f"/v2/stocks/00700.HK/bars?{options}")
+    assert (alone.status_code, alone.json()["code"]) == (400, 434)
+    assert "nothing is known of the trading days of HK" in alone.json()["message"]
+
+
 async def test_the_latest_bar_is_the_last_minute(vendor: Vendor) -> None:
     found = await vendor("get_stock_latest_bar", StockLatestBarRequest(symbol_or_symbols=[PUFA, "000001.SZ"]))
     assert {symbol: bar.timestamp for symbol, bar in found.items()} == dict.fromkeys(

@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
+from django.utils.translation import override
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -407,9 +408,18 @@ def test_every_problem_of_ours_has_a_code() -> None:
         assert told["msg"] == MESSAGES[told["code"]]
 
 
+def test_an_error_is_the_same_to_whoever_reads_it() -> None:
+    told = {}
+    for language in ("en", "zh-hans"):
+        with override(language):
+            told[language] = [error_of(ArgusError(problem)) for problem in PROBLEMS]
+    assert told["zh-hans"] == told["en"]
+    assert {error["code"] for error in told["en"]} == set(MESSAGES)
+
+
 def test_the_page_of_the_dialects_has_the_table_of_codes() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "dialects.md").read_text(encoding="utf-8")
     for code, text in MESSAGES.items():
-        names = [problem.name for problem in PROBLEMS if CODES.get(problem) == code]
+        names = [problem.name for problem in PROBLEMS if CODES.get(problem.name) == code]
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {code} | {text} |")]
         assert {word.strip("` ") for word in row.split("|")[3].split(",")} == (set(names) or {"all others"})
