@@ -53,10 +53,14 @@ class GapSerializer(serializers.Serializer):  # type: ignore[type-arg]
     feed = serializers.CharField()
     to = PositionSerializer()
     filled = serializers.BooleanField(help_text=_("Whether every event of these messages is known."))
-    source = serializers.ChoiceField(["journal", "none"], help_text=_("Where they are known from."))
+    source = serializers.ChoiceField(  # type: ignore[assignment]
+        ["journal", "none"], help_text=_("Where they are known from.")
+    )
     reason = serializers.CharField(help_text=_("Why some may be missing; empty where none is."), allow_blank=True)
     messages = serializers.IntegerField(help_text=_("Messages that the journal has of these."))
-    events = serializers.DictField(child=serializers.IntegerField(), help_text=_("How many events of each data type they carried."))
+    events = serializers.DictField(
+        child=serializers.IntegerField(), help_text=_("How many events of each data type they carried.")
+    )
     request_id = serializers.CharField()
 
     def get_fields(self) -> dict[str, serializers.Field]:  # type: ignore[type-arg]
