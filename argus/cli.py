@@ -123,7 +123,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     several = parser.add_mutually_exclusive_group()
     several.add_argument("--processes", type=_count, metavar="N", help="run so many web processes on the port (Linux)")
     several.add_argument(
-        "--share-port", action="store_true", help="let others that are started with this option listen on the port as well (Linux)"
+        "--share-port",
+        action="store_true",
+        help="let others that are started with this option listen on the port as well (Linux)",
     )
     parser.add_argument(
         "--own-port",
@@ -249,7 +251,9 @@ def ports_of_serve(options: argparse.Namespace) -> list[Port]:
     if options.own_port is not None:
         own = range(options.own_port, options.own_port + count)
         if own[0] == 0 or own[-1] > 65535 or options.port in own:
-            raise Refused(f"--own-port {options.own_port} is not the first of {count} ports from 1 to 65535 beside {options.port}")
+            raise Refused(
+                f"--own-port {options.own_port} is not the first of {count} ports from 1 to 65535 beside {options.port}"
+            )
         # A process and its successor share it for a moment.
         ports += [Port(number, options.line is not None) for number in own]
     return ports

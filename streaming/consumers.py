@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import structlog
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from argus import requestid
@@ -36,14 +37,13 @@ from argus.errors import (
     ArgusError,
 )
 from marketdata import universe
-from marketdata.ledger import NOWHERE
 from streaming import acknowledged, replays, runtime, subscriptions, tickets
 from streaming import saved as saved_sessions
 from streaming.codecs import JSON, SUBPROTOCOLS, Codec
 from streaming.connection import Connection
 from streaming.hub import Hub
 from streaming.protocol import AnyAction, Failure, Position, QuotaView, Rejected, Unreadable, quota_view
-from streaming.resume import Return
+from streaming.resume import Return, fresh
 from streaming.saved import HELD, Record, Saved, new_token
 from streaming.session import Acknowledge, Authenticate, Close, Cover, Effect, Reply, Restore, Session
 from streaming.subscriptions import Book, count
@@ -309,10 +309,14 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         # This process may have just taken the place of the one that the client comes from.
         await runtime.caught_up()
         since = self._positions(effect.positions)
+        await runtime.caught_up(since)
         saved: dict[str, Saved] = {}
         rejected: list[Rejected] = []
         if effect.token is not None:
-            saved = await self._take_up(effect.token)
+            record = await self._take_up(effect.token, id=effect.id)
+            if record is None:
+                return
+            saved = record.subscriptions
             await self._hold(len(self.session.book.keys() | saved.keys()))
             rejected = self.session.restore(saved)
             if rejected:
@@ -325,7 +329,7 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
                 hub.cover(connection, self.session.cover().selections, snapshot=False)
                 for name, item in connection.acknowledged.items():
                     item.acked = {feed: (at.epoch, at.seq) for feed, at in (saved[name].since | saved[name].acked).items()}
-            way = Return(hub, connection, since)
+            way = Return(hub, connection, since, anew=bool(saved))
             await way.look()
             resumed = self.session.resumed(way.gaps, rejected, id=effect.id)
             if resumed.recovered:
@@ -333,7 +337,9 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             else:
                 hub.counters.not_resumed += 1
             frame = connection.codec.encode(resumed)
-            connection.outbox.put_first([*([frame] if frame else []), *way.finish(self._fresh(saved, since))])
+            events = way.finish(fresh(saved, self._saved({}), self.session.book, since))
+            if not connection.closed and not connection.outbox.put_first([*([frame] if frame else []), *events]):
+                connection.overflow()
         finally:
             connection.release()
         self.saved = saved or self.saved
@@ -346,7 +352,9 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
         if item is not None:
             for feed, position in self._positions(effect.positions).items():
                 item.ack(feed, position)
-            self._keep()
+            if (kept := self.saved.get(effect.subscription)) is not None:
+                acked = {feed: Position(*position) for feed, position in item.acked.items()}
+                self._keep_as(self.saved | {effect.subscription: replace(kept, acked=acked)})
         pending = 0 if item is None else len(item)
         self.connection.say(self.session.acked(effect.subscription, pending, id=effect.id))
 
@@ -360,8 +368,8 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
             positions[feeds[0]] = positions.pop("")
         return {feed: (position.epoch, position.seq) for feed, position in positions.items()}
 
-    async def _take_up(self, token: str) -> dict[str, Saved]:
-        """The subscriptions of a session; the connection is let in by it where it was not yet."""
+    async def _take_up(self, token: str, *, id: str | int | None) -> Record | None:
+        """A session; the connection is let in by it where it was not yet, or ended (None) where its key is not good any more."""
         try:
             record = await saved_sessions.load(token)
         except (TimeoutError, RedisError) as error:
@@ -375,36 +383,30 @@ class StreamConsumer(AsyncConsumer):  # type: ignore[misc]
                     lambda address: check.authenticate_digest(record.prefix, record.digest, address), record.digest
                 )
             except ArgusError as error:
-                self._perform(self.session.refuse(error, id=None))
-                raise StopConsumer from error
+                self._perform(self.session.refuse(error, id=id))
+                return None
             assert self.counted is not None
             self._perform(self.session.accept(self.counted, id=None, quota=quota, session=self.token))
         elif self.session.principal.prefix != record.prefix:
             raise ArgusError(SESSION_UNKNOWN)
-        return record.subscriptions
-
-    def _fresh(self, saved: Mapping[str, Saved], since: Mapping[str, tuple[int, int]]) -> frozenset[str] | None:
-        """The symbols that were subscribed to so late that the client may not have had their snapshot; None for all."""
-        fresh: frozenset[str] = frozenset()
-        for name, item in saved.items():
-            if name in self.session.book and any(
-                (position.epoch, position.seq) >= since.get(feed, NOWHERE) for feed, position in item.since.items()
-            ):
-                if self.session.book[name].everything:
-                    return None
-                fresh |= self.session.book[name].symbols
-        return fresh
+        return record
 
     def _keep(self) -> None:
         """Have the subscriptions outlive the connection."""
-        principal, session = self.session.principal, self.session
-        if principal is None or self.replay is not None or not session.keeps:
-            return
-        at = {name: Position(feed.epoch, feed.seq) for name, feed in self.hub.store.feeds.items()}
+        if self.session.principal is not None and self.replay is None and self.session.keeps:
+            self._keep_as(self._saved(self.saved))
+
+    def _saved(self, before: Mapping[str, Saved]) -> dict[str, Saved]:
+        assert self.session.principal is not None
         assert self.connection is not None
+        at = {name: Position(feed.epoch, feed.seq) for name, feed in self.hub.store.feeds.items()}
         acked = acknowledged.positions(self.connection.acknowledged)
-        self.saved = subscriptions.saved(session.book, self.saved, at, acked)
-        self.sessions.keep(self.token, Record(prefix=principal.prefix, digest=self.digest, subscriptions=self.saved))
+        return subscriptions.saved(self.session.book, before, at, acked, self.session.principal.limits.data_types)
+
+    def _keep_as(self, saved: dict[str, Saved]) -> None:
+        assert self.session.principal is not None
+        self.saved = saved
+        self.sessions.keep(self.token, Record(prefix=self.session.principal.prefix, digest=self.digest, subscriptions=saved))
 
     def _principal_changed(self, principal: Principal) -> None:
         """The key or its plan was edited; its addresses and scopes may be others now."""

@@ -14,17 +14,24 @@ from marketdata.types import EVENTS, KLINES, DataType
 from streaming.codecs import Codec, Head
 from streaming.coverage import Coverage, Symbols, merged
 from streaming.frame import Events
-from streaming.outbox import EVENT_LIMIT
+from streaming.outbox import EVENT_BYTES, EVENT_LIMIT
 from streaming.protocol import Gap
 from streaming.protocol import Position as Place
+from streaming.saved import Saved
 from streaming.views import PURE_EVENTS
 
 if TYPE_CHECKING:
     from streaming.acknowledged import Acknowledged
     from streaming.connection import Connection
     from streaming.hub import Hub
+    from streaming.subscriptions import Book
 
 NO_POSITION, UNKNOWN_FEED = "no_position", "unknown_feed"
+LATE = 2.0
+"""Seconds by which a tick, or what is merged under load, may come later than it should."""
+
+Fresh = Mapping[str, frozenset[str] | None]
+"""Feed -> the symbols of which a client may not have had the snapshot; None for all of them."""
 
 
 def certificate(feed: str, after: Position | None, until: Position, source: str, reason: str = "") -> Gap:
@@ -38,18 +45,37 @@ def missed(feed: str, after: Position, until: Position, reason: str) -> Gap:
     return certificate(feed, after, until, "snapshot", reason)
 
 
+def fresh(saved: Mapping[str, Saved], now: Mapping[str, Saved], book: Book, since: Mapping[str, Position]) -> Fresh:
+    """What a client subscribed to so late that it may not have had the snapshot when it had come as far as ``since``, and what
+    its subscriptions stand for ``now`` that they did not when they were saved."""
+    found: dict[str, frozenset[str] | None] = {}
+    for name, item in saved.items():
+        if name not in book:
+            continue
+        symbols = None if book[name].everything else book[name].symbols
+        for feed in {*item.since, *since}:
+            at = item.since.get(feed)
+            if now[name].covers != item.covers or (at is not None and (at.epoch, at.seq) >= since.get(feed, NOWHERE)):
+                known = found.get(feed, frozenset())
+                found[feed] = None if symbols is None or known is None else known | symbols
+    return found
+
+
 class Return:
     """One client's way back, made when it covers what it had and is held: ``look`` into the past, and ``finish``.
 
-    ``since``: feed -> the last message that it has had.
+    ``since``: feed -> the last message that it has had. ``anew``: its subscriptions have just been taken up, those too whose
+    events it acknowledges.
     """
 
-    def __init__(self, hub: Hub, connection: Connection, since: Mapping[str, Position]) -> None:
+    def __init__(self, hub: Hub, connection: Connection, since: Mapping[str, Position], *, anew: bool = True) -> None:
         self.gaps: list[Gap] = []
         self._hub = hub
         self._connection = connection
         self._since = since
-        self._until = {feed: hub.position(feed) for feed in hub.store.feeds}
+        # What is withheld will be sent to this client as to all others.
+        self._until = {feed: hub.whole(feed) for feed in hub.store.feeds}
+        self._anew = anew
         self._happened: list[Events] = []
         self._slow = max((view.frequency.seconds for view in connection.views), default=0.0)
         self._views = len(connection.views)
@@ -58,7 +84,9 @@ class Return:
         """Find out what was missed of every feed."""
         for feed, until in self._until.items():
             after = self._since.get(feed)
-            if after is None:
+            if after is None and not self._covers_some(feed):
+                self.gaps.append(certificate(feed, None, until, "state"))
+            elif after is None:
                 self.gaps.append(certificate(feed, None, until, "snapshot", NO_POSITION))
             elif after[0] > until[0]:
                 self.gaps.append(certificate(feed, after, until, "snapshot", UNKNOWN_EPOCH))
@@ -68,7 +96,7 @@ class Return:
                 self.gaps.append(await self._look(feed, after, until))
         for feed in self._since.keys() - self._until.keys():
             self.gaps.append(certificate(feed, self._since[feed], self._since[feed], "snapshot", UNKNOWN_FEED))
-        for name, item in self._connection.acknowledged.items():
+        for name, item in self._connection.acknowledged.items() if self._anew else ():
             for feed, until in self._until.items():
                 self.gaps.append(await self._look_for(name, item, feed, until))
 
@@ -79,7 +107,8 @@ class Return:
         found = await past.read(feed, after, until)
         if not found.complete:
             return replace(certificate(feed, after, until, "none", found.reason), subscription=name)
-        item.put_first(self._happened_in(feed, found.entries, view.coverage))
+        if not item.put_first(self._happened_in(feed, found.entries, view.coverage)):
+            return replace(certificate(feed, after, until, "none", TOO_MUCH), subscription=name)
         return replace(certificate(feed, after, until, "journal"), subscription=name)
 
     async def _look(self, feed: str, after: Position, until: Position) -> Gap:
@@ -90,14 +119,19 @@ class Return:
         if not found.complete:
             return certificate(feed, after, until, "snapshot", found.reason)
         covered = {data_type: symbols for data_type in DataType if (symbols := self._covered(data_type)) is not None}
-        happened = self._happened_in(feed, found.entries, covered)
-        if sum(map(len, [*self._happened, *happened])) > EVENT_LIMIT:
+        happened = [*self._happened, *self._happened_in(feed, found.entries, covered)]
+        if sum(map(len, happened)) > EVENT_LIMIT or sum(events.size for events in happened) > EVENT_BYTES:
             return certificate(feed, after, until, "snapshot", TOO_MUCH)
-        self._happened += happened
+        self._happened = happened
         return certificate(feed, after, until, "journal")
 
     def _covers_events(self) -> bool:
         return any(not EVENTS.isdisjoint(view.coverage) for view in self._connection.views)
+
+    def _covers_some(self, feed: str) -> bool:
+        symbols = self._hub.store.feeds[feed].symbols
+        views = [*self._connection.views, *(item.view for item in self._connection.acknowledged.values() if item.view)]
+        return any(covered.among(symbols) for view in views for covered in view.coverage.values())
 
     def _covered(self, data_type: DataType) -> Symbols | None:
         return merged((view.coverage for view in self._connection.views), data_type)
@@ -117,9 +151,8 @@ class Return:
                 result.append(Events(codec, Head(feed, entry.epoch, entry.seq), pieces))
         return result
 
-    def finish(self, fresh: frozenset[str] | None = frozenset()) -> list[Events]:
-        """Owe the client the states, and return the events that come before them. ``fresh``: symbols of which it may not have had
-        the snapshot (None: any of them)."""
+    def finish(self, fresh: Fresh) -> list[Events]:
+        """Owe the client the states, and return the events that come before them."""
         for gap in self.gaps:
             if gap.subscription:
                 continue
@@ -127,12 +160,12 @@ class Return:
             if after is not None and (self._slow or self._views > 1):
                 # Of what waited for a tick, or for the next of its frames, the client may not have had the newest.
                 after = self._back(gap.feed, after)
-            self._owe(gap.feed, after, fresh)
+            self._owe(gap.feed, after, fresh.get(gap.feed, frozenset()))
         return self._happened
 
     def _back(self, feed: str, after: Position) -> Position | None:
         past = self._hub.past
-        return None if past is None else past.back(feed, (after[0], after[1] - 1), self._slow)
+        return None if past is None else past.back(feed, (after[0], after[1] - 1), self._slow + LATE)
 
     def _owe(self, feed: str, after: Position | None, fresh: frozenset[str] | None) -> None:
         hub, outbox = self._hub, self._connection.outbox

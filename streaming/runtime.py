@@ -6,9 +6,10 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
+from itertools import cycle
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -46,6 +47,8 @@ TICK = 0.05
 """Seconds between two looks of the hub at what time brings about."""
 UNIVERSE_INTERVAL = 5.0
 """Seconds between two questions whether the instruments or the sectors have changed."""
+RENEWALS = 20
+"""Parts in which the leases of the connections are renewed."""
 ROUND_INTERVAL = 1.0
 """Seconds between two rounds of what this process does about the pools."""
 RECONNECT_AFTER_MS = 1500
@@ -155,9 +158,10 @@ class Runtime:
                 connection.on_principal(now)
 
     async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(limits.RENEW)
-            await limits.quota().renew(list(self.hub.connections))
+        """Renew each within ``limits.RENEW`` seconds: all at once would hold up the fan-out."""
+        for part in cycle(range(RENEWALS)):
+            await asyncio.sleep(limits.RENEW / RENEWALS)
+            await limits.quota().renew([id for id in self.hub.connections if hash(id) % RENEWALS == part])
 
     async def _refresh_universe(self) -> None:
         while True:
@@ -254,13 +258,15 @@ async def ensure_started() -> Runtime:
     return runtime
 
 
-async def caught_up() -> None:
-    """Wait until the running event loop's runtime knows where the feeds stand and what there is, or it has taken too long."""
+async def caught_up(since: Mapping[str, Position] | None = None) -> None:
+    """Wait until the running event loop's runtime knows what there is and how the feeds stand, each as far as ``since`` at least,
+    or until that has taken too long."""
     found = await ensure_started()
     with suppress(TimeoutError):
         async with asyncio.timeout(CATCH_UP):
-            await found.snapshots.loaded.wait()
             await found.universe_read.wait()
+            while not found.snapshots.loaded.is_set() or any(found.hub.whole(feed) < at for feed, at in (since or {}).items()):
+                await asyncio.sleep(TICK)
 
 
 async def stop() -> None:

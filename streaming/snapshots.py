@@ -32,7 +32,7 @@ class Snapshots:
         self._wanted: dict[str, Position] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.loaded = asyncio.Event()
-        """Set once what there was of every feed at the start is known."""
+        """Set while nothing is missing of what there was of every feed at the start, and of what came since."""
 
     def load_all(self) -> None:
         """Load what there is of every feed, until it covers what has been heard of it: some of that may have been dropped."""
@@ -45,6 +45,7 @@ class Snapshots:
         """Load the feed's snapshot until it covers ``seq``."""
         self._wanted[feed] = max(self._wanted.get(feed, (0, 0)), (epoch, seq))
         if feed not in self._tasks:
+            self.loaded.clear()
             self._tasks[feed] = asyncio.create_task(self._load(feed))
 
     async def stop(self) -> None:

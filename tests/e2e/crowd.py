@@ -1,5 +1,5 @@
-"""Many clients of the stream on a thread of their own: each keeps the newest that it was told, and what happened, and comes back when
-it is cut off.
+"""Many clients of the stream on a thread of their own: each keeps the newest that it was told, and what happened, and comes back
+when it is cut off.
 
 Whatever contradicts what it has heard before is noted.
 """
@@ -19,6 +19,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from marketdata.batch import without_seq
 from tests.e2e.relay import RESET
 
 T = TypeVar("T")
@@ -41,10 +42,17 @@ class Piece(msgspec.Struct):
 
 
 class Happened(NamedTuple):
-    """An event, and the epoch of the message that brought it; its number stands in it."""
+    """An event in its line: of each symbol's bars, of all trades, and of all changes of status. In a line all come in order, each
+    once; but a bar that has closed may be said again as it was, so that its epoch and seq make no other one of it."""
 
+    line: str
     epoch: int
     fragment: bytes
+
+    @classmethod
+    def of(cls, epoch: int, type: str, symbol: str, fragment: bytes) -> Happened:
+        """The event that a fragment of a message tells."""
+        return cls(f"{type} {symbol}", 0, without_seq(fragment)) if type == "kline" else cls(type, epoch, fragment)
 
 
 class Said(msgspec.Struct):
@@ -95,6 +103,8 @@ class Client:
         self.subscribed = False
         self.contradictions: list[str] = []
         self._session = ""
+        self._opened: dict[str, Any] = {}
+        """What this connection began with."""
         self._socket: ClientConnection | None = None
         self._heard: dict[str, tuple[int, int]] = {}
 
@@ -150,9 +160,9 @@ class Client:
     async def _hear(self, said: Said) -> None:
         self.messages += 1
         if said.type == "connected":
-            opening = self._opening()
+            self._opened = self._opening()
             self._session = said.session or self._session
-            await self.say(**opening)
+            await self.say(**self._opened)
         elif said.type in ("subscribed", "resumed"):
             if said.type == "resumed":
                 self.resumed.append(said.recovered)
@@ -164,11 +174,10 @@ class Client:
         elif said.type == "goodbye":
             self.goodbyes += 1
         elif said.name == "session_unknown":
-            self._session = ""
-            await self.say(**self._opening())
+            await self.say(action="subscribe", **self.terms)
         elif said.retryable:
             await asyncio.sleep(COME_BACK)
-            await self.say(**self._opening())
+            await self.say(**self._opened)
         elif said.type == "error":
             self._session = ""
             self.contradictions.append(f"{said.name}: {said.message}")
@@ -177,16 +186,21 @@ class Client:
 
     def _take(self, said: Said) -> None:
         position = (said.epoch, said.seq)
-        if position < self._heard.get(said.feed, (0, 0)) or position < self.position.get(said.feed, (0, 0)):
-            self.contradictions.append(f"{position} after {self._heard.get(said.feed)}, known {self.position.get(said.feed)}")
-        self._heard[said.feed] = position
+        # Events that were looked for come after states of later messages, all of which say that more is to come.
+        heard = (0, 0) if said.more else self._heard.get(said.feed, (0, 0))
+        if position < heard or position < self.position.get(said.feed, (0, 0)):
+            self.contradictions.append(f"{position} after {heard}, known {self.position.get(said.feed)}")
+        self._heard[said.feed] = max(position, heard)
         if not said.more:
             self.position[said.feed] = position
         for raw in said.data:
             piece = _piece.decode(raw)
             if piece.happened:
-                if not said.snapshot:
-                    self._happen(Happened(said.epoch, bytes(raw)))
+                # The last bar of a symbol is part of the state; its snapshot brings it where nobody here knew one before.
+                if not said.snapshot or piece.type == "kline":
+                    self._happen(Happened.of(said.epoch, piece.type, piece.symbol, bytes(raw)))
+                continue
+            if piece.type != "quote":
                 continue
             known = self.newest.get(piece.symbol)
             if known is not None and piece.time < known[0]:
