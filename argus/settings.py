@@ -86,7 +86,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # channels_redis: pub/sub, because the core layer drops the newest message when a queue is full, which is wrong for
 # quotes. Protocol 2, because redis-py formats every RESP3 push for a debug line; no socket timeout, because it would
-# cut idle subscribers off.
+# cut idle subscribers off; read a message of the whole market in 11 turns of the loop instead of 42.
 CACHES: dict[str, Any]
 # Seconds for one call to Redis, where somebody waits for it: a Redis that hangs must not hold a request beyond its deadline.
 REDIS_TIMEOUTS = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0}
@@ -94,7 +94,17 @@ if config.redis_url:
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [{"address": config.redis_url, "protocol": 2, "socket_timeout": None, "max_connections": 1000}]},
+            "CONFIG": {
+                "hosts": [
+                    {
+                        "address": config.redis_url,
+                        "protocol": 2,
+                        "socket_timeout": None,
+                        "socket_read_size": 256 * 1024,
+                        "max_connections": 1000,
+                    }
+                ]
+            },
         }
     }
     CACHES = {

@@ -80,8 +80,7 @@ def stream(service: Service, seconds: float) -> Iterator[None]:
     step_back(load.pid)
     assert load.stdin is not None
     assert load.stdout is not None
-    url = f"ws://127.0.0.1:{service.port}/ws/market_data"
-    job = Run(url=url, key=service.key, connections=connections, each=each, seconds=seconds, interval=interval)
+    job = Run([service.port], service.key, connections, each, seconds, interval)
     try:
         load.stdin.write(msgspec.json.encode(job).decode() + "\n")
         load.stdin.flush()

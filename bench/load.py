@@ -16,19 +16,32 @@ import msgspec
 import picows
 
 from bench.market import SYMBOLS, VARIANTS, choose, sweep
+from bench.skim import Skimmer, frame, handshake
 from marketdata.batch import Batch, encode
 
 
 class Run(msgspec.Struct):
     """What one run is asked to do."""
 
-    url: str
+    ports: list[int]
+    """Where the connections go, in turns."""
     key: str
     connections: int
     each: int | None
     seconds: float
     interval: float
     """Seconds between sweeps; 0 is flat out, two sweeps in flight."""
+    filters: int = 0
+    """So many distinct filters, each of which lets the same symbols through; the connections ask for the whole market."""
+    frequency: str = "realtime"
+
+
+LEAST = 79.0
+"""The price that a filter asks for."""
+PASSING = sum(msgspec.json.decode(body)["price"] >= LEAST for body in sweep(0).values())
+"""Quotes of a sweep that have it; the same of every sweep."""
+SLOTS = 20
+"""Parts of a second, to see when connections are sent something."""
 
 
 class Arrivals:
@@ -41,9 +54,10 @@ class Arrivals:
         self.latencies: list[tuple[float, int]] = []
         self.complete = asyncio.Event()
         self.total = 0
-        self.merged = 0
+        self.slots = [0] * SLOTS
 
     def add(self, seq: int, quotes: int) -> None:
+        self.slots[int(time.perf_counter() * SLOTS) % SLOTS] += 1
         start = self.started.get(seq)
         if start is None:
             return
@@ -140,36 +154,35 @@ class Sweeps:
 async def run(job: Run) -> dict[str, Any]:
     """Connect everybody, sweep for so long, and say what arrived."""
     chosen = choose(job.connections, job.each)
-    arrivals = Arrivals(sum(len(SYMBOLS) if symbols is None else len(symbols) for symbols in chosen))
+    whole = PASSING if job.filters else len(SYMBOLS)
+    arrivals = Arrivals(sum(whole if symbols is None else len(symbols) for symbols in chosen))
     sweeps = Sweeps()
     await sweeps.send(sweeps.next_blob())
-    clients: list[Client] = []
+    clients: list[Client | Skimmer] = []
     for start in range(0, len(chosen), 50):
-        group = []
-        for symbols in chosen[start : start + 50]:
-            message = msgspec.json.encode(
-                {"action": "subscribe", "id": "1", "symbols": symbols or ["*"], "data_types": ["quote"]}
-            )
-            group.append(Client(arrivals, message))
+        group: list[Client | Skimmer] = []
+        for number, symbols in enumerate(chosen[start : start + 50], start):
+            message = request(job, number, symbols)
+            large = symbols is None and not job.filters
+            group.append(Skimmer(arrivals.add, handshake(job.key), frame(message)) if large else Client(arrivals, message))
         await asyncio.gather(
-            *(
-                picows.ws_connect(
-                    lambda client=client: client, job.url, extra_headers={"X-API-Key": job.key}, max_frame_size=1 << 26
-                )
-                for client in group
-            )
+            *(connect(client, job.ports[number % len(job.ports)], job.key) for number, client in enumerate(group))
         )
         await asyncio.wait_for(asyncio.gather(*(client.ready for client in group)), 60)
         clients += group
     # A sweep that is not counted: caches warm, buffers grown.
-    await _warm_up(sweeps, arrivals)
+    await _warm_up(sweeps, arrivals, job)
     arrivals.latencies.clear()
     arrivals.total = 0
+    arrivals.slots = [0] * SLOTS
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
     cpu, start = time.process_time(), time.perf_counter()
-    count = await (_paced(sweeps, arrivals, job) if job.interval else _flat_out(sweeps, arrivals, job))
+    if job.frequency != "realtime":
+        count = await _merged(sweeps, arrivals, job)
+    else:
+        count = await (_paced(sweeps, arrivals, job) if job.interval else _flat_out(sweeps, arrivals, job))
     elapsed = time.perf_counter() - start
     return {
         "sweeps": count,
@@ -181,7 +194,27 @@ async def run(job: Run) -> dict[str, Any]:
         "p99_ms": arrivals.percentile(0.99),
         "client_cpu_share": (time.process_time() - cpu) / elapsed,
         "dropped_connections": sum(client.closed for client in clients),
+        "slots": arrivals.slots,
     }
+
+
+async def connect(client: Client | Skimmer, port: int, key: str) -> None:
+    """Open a client's connection."""
+    if isinstance(client, Skimmer):
+        await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", port)
+    else:
+        url = f"ws://127.0.0.1:{port}/ws/market_data"
+        await picows.ws_connect(lambda: client, url, extra_headers={"X-API-Key": key}, max_frame_size=1 << 26)
+
+
+def request(job: Run, number: int, symbols: list[str] | None) -> bytes:
+    """What a connection subscribes to."""
+    asked: dict[str, Any] = {"action": "subscribe", "id": "1", "symbols": symbols or ["*"], "data_types": ["quote"]}
+    if job.filters:
+        asked["filters"] = {"min_price": LEAST, "min_volume": 1 + number % job.filters}
+    if job.frequency != "realtime":
+        asked["update_frequency"] = job.frequency
+    return msgspec.json.encode(asked)
 
 
 async def _publish(sweeps: Sweeps, arrivals: Arrivals, blob: bytes | None = None) -> int:
@@ -198,8 +231,11 @@ async def _arrived(arrivals: Arrivals, seq: int, *, seconds: float = 60) -> None
             await arrivals.complete.wait()
 
 
-async def _warm_up(sweeps: Sweeps, arrivals: Arrivals) -> None:
+async def _warm_up(sweeps: Sweeps, arrivals: Arrivals, job: Run) -> None:
     """Sweep until one arrives whole: what comes while a client is still being sent its snapshot becomes part of that."""
+    if job.frequency != "realtime":
+        await asyncio.sleep(1.5)
+        return
     for _ in range(12):
         try:
             await _arrived(arrivals, await _publish(sweeps, arrivals), seconds=5)
@@ -216,6 +252,16 @@ async def _paced(sweeps: Sweeps, arrivals: Arrivals, job: Run) -> int:
         await asyncio.sleep(max(0.0, start + number * job.interval - time.perf_counter()))
         await _publish(sweeps, arrivals)
     await _arrived(arrivals, sweeps.seq)
+    return count
+
+
+async def _merged(sweeps: Sweeps, arrivals: Arrivals, job: Run) -> int:
+    """Sweeps that are merged on their way: what arrives is the newest of several."""
+    count = round(job.seconds / job.interval)
+    start = time.perf_counter()
+    for number in range(count):
+        await _publish(sweeps, arrivals)
+        await asyncio.sleep(max(0.0, start + (number + 1) * job.interval - time.perf_counter()))
     return count
 
 

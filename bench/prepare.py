@@ -22,7 +22,13 @@ def main() -> None:
         source="simulated", instruments=[Instrument(symbol=symbol, source="simulated") for symbol in SYMBOLS], sectors={}
     )
     plan = Plan.objects.create(
-        name="bench", requests_per_minute=10_000_000, connections=100_000, symbols=100_000, data_types=["quote"], priority=2
+        name="bench",
+        requests_per_minute=10_000_000,
+        connections=100_000,
+        symbols=100_000,
+        subscriptions=100_000,
+        data_types=["quote"],
+        priority=2,
     )
     _, secret = services.create_key(name="bench", plan=plan)
     sys.stdout.write(secret.text + "\n")

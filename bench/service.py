@@ -86,15 +86,16 @@ class Service:
         subprocess.run([sys.executable, "-m", "bench.once"], env=self.env, cwd=ROOT, check=True)
 
     @contextlib.contextmanager
-    def web(self) -> Iterator[psutil.Process]:
-        """A fresh web process, up and answering."""
-        command = [sys.executable, "manage.py", "serve", "--port", str(self.port), "--server", self.server_name]
+    def web(self, port: int = 0, command: list[str] | None = None) -> Iterator[psutil.Process]:
+        """A fresh web process, up and answering; at another port, or another server, where given."""
+        port = port or self.port
+        command = command or [sys.executable, "manage.py", "serve", "--port", str(port), "--server", self.server_name]
         process = start(command, self.env, SERVER_CORE, self.directory / "web.log", stdout=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 60
             while True:
                 try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/live", timeout=1):
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=1):
                         break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > deadline:

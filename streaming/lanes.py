@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ class Lane:
         self._realtime: dict[View, None] = {}
         self._rows = Rows()
         self._index = Index()
+        self._slow: dict[View, None] = {}
         self._slow_index = Index()
         self.filtered = FilteredViews()
 
@@ -51,6 +52,7 @@ class Lane:
             self._index.add(view)
             view.take_places(self._rows)
         else:
+            self._slow[view] = None
             self._slow_index.add(view)
 
     def remove(self, view: View) -> None:
@@ -62,6 +64,7 @@ class Lane:
             self._index.remove(view)
             view.give_back_places(self._rows)
         else:
+            del self._slow[view]
             self._slow_index.remove(view)
 
     def wanted(self, data_type: DataType, symbols: Collection[str]) -> Collection[str]:
@@ -101,7 +104,7 @@ class Lane:
             if pieces := [piece for t, symbols in keys.items() for piece in map(tables[t].get, symbols) if piece is not None]:
                 yield view, codec.frame(begin, pieces, Changes(keys), view.coverage)
         if tables:
-            for view in self._slow_index.touched(tables):
+            for view in self._slow if _is_sweep(tables, self._slow_index) else self._slow_index.touched(tables):
                 view.note(tables)
         if events:
             for view, pieces in self._slow_index.happened(events).items():
@@ -120,7 +123,12 @@ class Lane:
 
     def _changed(self, tables: Tables) -> Iterable[tuple[View, list[bytes] | tuple[bytes, ...]]]:
         # A sweep looks at every view, a small message at the views of its symbols (measured: even at half of all symbols).
-        if tables and 2 * max(map(len, tables.values())) >= len(self._rows):
+        if tables and _is_sweep(tables, self._rows):
             rows = self._rows.lay_out(tables)
             return [(view, pieces) for view in self._realtime if (pieces := view.pick(rows, tables))]  # type: ignore[misc]
         return self._index.match(tables).items()
+
+
+def _is_sweep(tables: Tables, named: Sized) -> bool:
+    """Whether a message says so much that most of those who name these symbols are concerned."""
+    return 2 * max(map(len, tables.values())) >= len(named)

@@ -60,11 +60,17 @@ class Newest:
         more: bool = False,
         coverage: Coverage | None = None,
     ) -> list[Frame]:
-        """One frame per feed with the newest of every key that has one, for clients of a priority; of bars a snapshot also has the
-        closed one."""
+        """One frame per feed with the newest of every key that has one, for clients of a priority; of bars a snapshot has the
+        closed one as well."""
         feed_of = self.store.feed_of
         pieces: dict[str, list[bytes]] = {}
         for data_type, symbols in keys.items():
+            if data_type is DataType.QUOTE and codec.plain and len(self.store.feeds) == 1:
+                # Most of what is sent this way, and a third of the time in all.
+                (feed,) = self.store.feeds
+                if found := [quote for quote in map(self.store.fragments.get, symbols) if quote is not None]:
+                    pieces.setdefault(feed, []).extend(found)
+                continue
             for symbol in symbols:
                 for fragment in self._pieces(data_type, symbol, snapshot):
                     piece = fragment if codec.plain else self._convert(codec, data_type, symbol, fragment)

@@ -1,7 +1,8 @@
 """Writes this process's connections into the database for the admin, and closes those that the admin asks to close.
 
-One task, off the hot path: each second one small query for disconnect requests and the rows that came or went; each
-``CONFIRM`` seconds the counters, in bulk. The database may be away: then the admin's page is old, and nothing else suffers.
+One task, off the hot path: each second one small query for disconnect requests, the rows that came or went, and the counters of
+one part of the rest; all have had their turn within ``CONFIRM`` seconds, never in one burst that the fan-out would have to wait
+for. The database may be away: then the admin's page is old, and nothing else suffers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 LOOK = 1.0
 """Seconds between two looks for disconnect requests: they act within two."""
 CONFIRM = 10.0
-"""Seconds between two writes of the counters."""
+"""Seconds between two writes of one connection's counters."""
 FAREWELL = 1.0
 """Seconds for taking the rows away at the end; what then remains is purged by other processes."""
 CHUNK = 500
@@ -44,7 +44,7 @@ COUNTERS = ["key", "prefix", "plan", "symbols", "frames", "bytes", "behind", "se
 class _Work(NamedTuple):
     rows: list[LiveConnection]
     gone: list[str]
-    confirm: bool
+    purge: bool
 
 
 class Presence:
@@ -54,7 +54,7 @@ class Presence:
         self.process = f"{socket.gethostname()[:48]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._hub = hub
         self._written: dict[str, Connection] = {}
-        self._confirmed = 0.0
+        self._turn = 0
 
     async def run(self) -> None:
         """Write and look until cancelled; then take the rows away."""
@@ -70,10 +70,12 @@ class Presence:
     async def exchange(self) -> None:
         """Write what has changed, and close what the admin wants closed."""
         live = {id: connection for id, connection in self._hub.connections.items() if connection.principal is not None}
-        confirm = time.monotonic() - self._confirmed >= CONFIRM
-        changed = live.values() if confirm else [live[id] for id in live.keys() - self._written.keys()]
-        work = _Work(list(self._rows(changed)), list(self._written.keys() - live.keys()), confirm)
-        if not live and not work.gone and not confirm:
+        turns = max(1, round(CONFIRM / LOOK))
+        turn = self._turn % turns
+        due = [one for id, one in live.items() if id not in self._written or hash(id) % turns == turn]
+        work = _Work(list(self._rows(due)), list(self._written.keys() - live.keys()), purge=turn == 0)
+        if not live and not work.gone and not work.purge:
+            self._turn = turn + 1
             return
         try:
             unwanted = await sync_to_async(_write)(self.process, work)
@@ -81,8 +83,7 @@ class Presence:
             log.warning("presence_not_written", error=type(error).__name__)
             return
         self._written = live
-        if confirm:
-            self._confirmed = time.monotonic()
+        self._turn = turn + 1
         for id in unwanted:
             connection = self._hub.connections.get(id)
             if connection is not None:
@@ -127,7 +128,7 @@ def _write(process: str, work: _Work) -> list[str]:
             LiveConnection.objects.bulk_create(
                 work.rows, CHUNK, update_conflicts=True, unique_fields=["connection_id"], update_fields=COUNTERS
             )
-        if work.confirm:
+        if work.purge:
             LiveConnection.objects.dead().delete()
         return list(LiveConnection.objects.filter(process=process, disconnect=True).values_list("pk", flat=True))
 

@@ -84,7 +84,11 @@ class View:
         """Remember for the next tick what changed."""
         for data_type, symbols in self.coverage.items():
             table = tables.get(data_type)
-            if table and (changed := symbols.among(table)):
+            noted = self.changed.get(data_type)
+            # Of a market of which all has changed there is nothing more to note.
+            if not table or (noted and symbols.names is not None and len(noted) == len(symbols.names)):
+                continue
+            if changed := symbols.among(table):
                 self.changed.setdefault(data_type, set()).update(changed)
 
 

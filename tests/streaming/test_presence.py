@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -62,6 +63,31 @@ async def test_the_counters_are_written_now_and_then(server: Server, key: str, m
         (row,) = await rows_when(lambda found: found and found[0].frames > 2, "the counters")
         assert (row.symbols, row.behind) == (3, False)
         assert row.bytes > 300
+
+
+async def test_the_counters_are_written_in_turns(server: Server, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, every one is written within a round, and none twice."""
+    monkeypatch.setattr(presence, "CONFIRM", 4 * presence.LOOK)
+    written: list[str] = []
+
+    def write(process: str, work: presence._Work) -> list[str]:
+        if process == own.process:
+            written.extend(row.connection_id for row in work.rows)
+        return []
+
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            await stack.enter_async_context(client(server, key))
+        runtime = current()
+        assert runtime is not None
+        own = Presence(runtime.hub)
+        monkeypatch.setattr(presence, "_write", write)
+        await own.exchange()
+        assert sorted(written) == sorted(server.connections)
+        written.clear()
+        for _ in range(4):
+            await own.exchange()
+        assert sorted(written) == sorted(server.connections)
 
 
 async def test_the_operator_can_disconnect_a_client(server: Server, admin_browser: Browser) -> None:
@@ -161,13 +187,13 @@ def _row(**fields: Any) -> LiveConnection:
 @pytest.mark.parametrize("language", ["en", "zh-hans"])
 def test_the_page_lists_the_live_connections(admin_browser: Browser, language: str) -> None:
     _row(address="192.0.2.7", plan="pro")
-    _row(connection_id="c2", seen_at=timezone.now() - 2 * SILENT_AFTER)
+    _row(connection_id="long gone", seen_at=timezone.now() - 2 * SILENT_AFTER)
     page = admin_browser.get(reverse("admin:streaming_liveconnection_changelist"), headers={"Accept-Language": language})
     text = page.content.decode()
     assert page.status_code == 200
     assert "abcd1234" in text
     assert "192.0.2.7" in text
-    assert "c2" not in text
+    assert "long gone" not in text
 
 
 def test_the_rows_are_nobodys_to_write(admin_browser: Browser) -> None:
