@@ -25,6 +25,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "argus.settings")
 
 from django.conf import settings
 
+from argus.broker import survive_redis
 from argus.config import config
 
 QUEUE_PREFIX = "terminal."
@@ -38,6 +39,7 @@ RECONCILE_INTERVAL = 60.0
 
 _STARTED = datetime.now(UTC), time.monotonic()
 
+survive_redis()
 app = Celery("argus")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.steps["worker"].add(DjangoStructLogInitStep)
