@@ -27,10 +27,10 @@ class _Sent:
 
     __slots__ = ("at", "events", "times")
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, times: int = 0) -> None:
         self.events = events
         self.at: float | None = None
-        self.times = 0
+        self.times = times
 
 
 class Acknowledged:
@@ -47,6 +47,7 @@ class Acknowledged:
         self._name = name
         self._codec = codec
         self._kept: deque[_Sent] = deque()
+        self._heard: tuple[str, int, int] | None = None
         self._count = self._bytes = 0
 
     def __len__(self) -> int:
@@ -54,19 +55,28 @@ class Acknowledged:
         return self._count
 
     def deliver(self, frame: Frame) -> bool:
-        """See ``Receiver``. States are nothing to it."""
-        if frame.events is not None:
-            self._keep([frame.events])
+        """See ``Receiver``. States are nothing to it, nor is what the client was done with elsewhere, nor a message's events once
+        more: each message is one frame, as the client acknowledges it as a whole."""
+        events = frame.events
+        if events is None or events.place == self._heard:
+            return True
+        self._heard = events.place
+        if not any(events.is_within(feed, position) for feed, position in self.acked.items()):
+            self._keep(events)
             self.send()
         return True
 
-    def put_first(self, events: Iterable[Events]) -> None:
-        """What was not acknowledged on another connection, which may have sent it, before all that has come since."""
-        later, self._kept = list(self._kept), deque()
-        self._keep(events)
-        for item in self._kept:
-            item.times = 1
-        self._kept.extend(later)
+    def put_first(self, events: Iterable[Events]) -> bool:
+        """Keep what was not acknowledged on another connection, which may have sent it, before all that has come since; False,
+        and nothing is kept, where that is too much."""
+        earlier = [_Sent(item, times=1) for item in events]
+        count, size = sum(len(item.events) for item in earlier), sum(item.events.size for item in earlier)
+        if self._count + count > MOST or self._bytes + size > MOST_BYTES:
+            return False
+        self._kept.extendleft(reversed(earlier))
+        self._count += count
+        self._bytes += size
+        return True
 
     def ack(self, feed: str, position: Position) -> None:
         """The client is done with a feed's messages up to this one."""
@@ -97,11 +107,10 @@ class Acknowledged:
             item.at, item.times = now, item.times + 1
             connection.deliver(frame)
 
-    def _keep(self, found: Iterable[Events]) -> None:
-        for events in found:
-            self._kept.append(_Sent(events))
-            self._count += len(events)
-            self._bytes += events.size
+    def _keep(self, events: Events) -> None:
+        self._kept.append(_Sent(events))
+        self._count += len(events)
+        self._bytes += events.size
         if self._count > MOST or self._bytes > MOST_BYTES:
             self._connection.overflow()
 

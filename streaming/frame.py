@@ -72,6 +72,11 @@ class Events:
     def __len__(self) -> int:
         return len(self._pieces)
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Feed, epoch and seq of their message."""
+        return (self._head.feed, self._head.epoch, self._head.seq)
+
     def is_within(self, feed: str, position: tuple[int, int]) -> bool:
         """Whether they are of a feed's message up to this one."""
         return self._head.feed == feed and (self._head.epoch, self._head.seq) <= position

@@ -6,7 +6,7 @@ import heapq
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -56,6 +56,9 @@ PHASES = 0.618034
 
 ON_DEMAND = frozenset({DataType.TRADE, *KLINES})
 """The data types that feeds bring only where somebody wants them."""
+
+
+First = Mapping[DataType, Mapping[str, bytes | None]]
 
 
 class _Pool(NamedTuple):
@@ -143,12 +146,17 @@ class Hub:
             return
         parts = cover(selection for selection in selections.values() if not selection.ack)
         before = [(view.filter, view.coverage) for view in connection.views]
+        paces = [((view.frequency, view.filter), view.coverage) for view in connection.views]
         after = _covered(parts.values())
         if any(view.priority != connection.priority for view in connection.views):
             # What is merged for the lane that it leaves is not sent to the one that it joins.
             for feed in list(self._merged):
                 self._send_merged(feed)
         waiting = [view.changed for view in connection.views if view.changed]
+        for pace, coverage in parts.items() if connection.views else ():
+            # Nor has a filter been asked of it of what comes through that only now.
+            if pace[1] is not None:
+                waiting.append(self._pooled(connection.priority, coverage, [part for other, part in paces if other == pace]))
         self._leave_views(connection)
         connection.views = [self._join(connection, connection, pace, coverage) for pace, coverage in parts.items()]
         self._acknowledge(connection, {name: item for name, item in selections.items() if item.ack})
@@ -165,6 +173,17 @@ class Hub:
                 if new := self._newly(data_type, covered, merged(known, data_type), filter):
                     outbox.owe(data_type, new, snapshot=True)
         connection.drain()
+
+    def _pooled(self, priority: int, coverage: Coverage, had: Sequence[Coverage]) -> dict[DataType, set[str]]:
+        """What of a coverage has changed and has not been told to a priority, but for what it had before."""
+        pools = [pool.symbols[DataType.QUOTE] for pool in self._merged.values() if priority < pool.below]
+        found: dict[DataType, set[str]] = {}
+        for data_type, covered in coverage.items():
+            known = merged(had, data_type)
+            found[data_type] = covered.among(set[str]().union(*pools))
+            if known is not None:
+                found[data_type] -= known.among(found[data_type])
+        return found
 
     def _acknowledge(self, connection: Connection, selections: Mapping[str, Selection]) -> None:
         """Have a client sent these subscriptions, and no others, until it acknowledges what it got."""
@@ -201,13 +220,18 @@ class Hub:
         self._look_for_events(batch, before, gap=gap)
         if batch.symbols or batch.bars or batch.events:
             lag = self._lag(batch)
-            events, bars, first = self._take(batch.events, batch.bars) if batch.bars or batch.events else ({}, {}, {})
-            if events and batch.feed in self._withheld:
-                self._withhold(batch.feed, events)
-                events = {}
+            withheld = batch.feed in self._withheld
+            events, bars, first = self._take(batch.events, batch.bars, withheld=withheld)
+            if withheld:
+                events, first = _with_ends(events, first), {data_type: dict.fromkeys(ends) for data_type, ends in first.items()}
+                if events:
+                    self._withhold(batch.feed, events)
+                    events = {}
             below = self._merge(batch, bars, lag)
             everything = len(batch.symbols) == len(self.store.fragments)
             table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
+            if first:
+                self._tell_acknowledging(batch.feed, _with_ends(events, first))
             self._fan_out(batch.feed, table, bars, events, below, more=bool(first))
             if first:
                 self._restate(first)
@@ -360,19 +384,29 @@ class Hub:
         self.counters.lag = offset - min(offsets)
         return self.counters.lag
 
-    def _take(self, happening: Events, forms: Bars) -> tuple[EventTables, dict[DataType, Table], dict[DataType, set[str]]]:
+    def _take(
+        self, happening: Events, forms: Bars, *, withheld: bool = False
+    ) -> tuple[EventTables, Mapping[DataType, Table], First]:
         """What a message says of events and of bars that form, as far as somebody here wants it: others have wanted the rest.
-        Apart from these the symbols of which no bar was known: what is now known of them is the snapshot that their subscribers
-        wait for."""
+        Apart from these the symbols of which no bar was known, each with the last one that has closed: what is now known of them
+        is the snapshot that their subscribers wait for. Of events that are ``withheld`` all, as somebody may yet want them."""
         known_bars = self.newest.bars
         events: dict[DataType, dict[str, list[bytes]]] = {}
         bars: dict[DataType, Table] = {}
         forming = {KLINE_OF[period]: table for period, table in forms.items()}
-        first: dict[DataType, set[str]] = {}
+        first: dict[DataType, dict[str, bytes | None]] = {}
         for data_type in {**happening, **forming}:
             happened = happening.get(data_type, ((), ()))
             formed = forming.get(data_type, ((), ()))
-            wanted = self._wanted(data_type, {*happened[0], *formed[0]})
+            symbols = {*happened[0], *formed[0]}
+            wanted = self._wanted(data_type, symbols)
+            if data_type in KLINES:
+                # What is known stays as it is, though whoever wanted it is away for a while.
+                wanted |= known_bars.known(data_type) & symbols
+            if withheld:
+                for symbol, fragment in zip(*happened, strict=True):
+                    if symbol not in wanted:
+                        events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
             if not wanted:
                 continue
             pairs = [pair for pair in zip(*happened, strict=True) if pair[0] in wanted]
@@ -383,20 +417,31 @@ class Hub:
                 table = {symbol: fragment for symbol, fragment in zip(*formed, strict=True) if symbol in wanted}
                 known_bars.form(data_type, table)
                 if new:
-                    first[data_type] = new
+                    first[data_type] = {symbol: None for symbol in new}
                     table = {symbol: fragment for symbol, fragment in table.items() if symbol not in new}
                 if table:
                     bars[data_type] = table
             for symbol, fragment in pairs:
-                if symbol not in new:
+                if symbol in new:
+                    fragment, first[data_type][symbol] = first[data_type][symbol], fragment
+                if fragment is not None:
                     events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
         return events, bars, first
+
+    def _tell_acknowledging(self, feed: str, events: EventTables) -> None:
+        """Give all events of a message to those who acknowledge them, with the bars that others have in a snapshot."""
+        message = Outgoing(self._head(feed, more=True), {}, Changes({}), events)
+        for lane in self._lanes.values():
+            for view, frame in lane.frames(message):
+                for receiver in view.receivers:
+                    if isinstance(receiver, Acknowledged):
+                        receiver.deliver(frame)
 
     def _wanted(self, data_type: DataType, symbols: Collection[str], lanes: Iterable[Lane] | None = None) -> set[str]:
         lanes = self._lanes.values() if lanes is None else lanes
         return {symbol for lane in lanes for symbol in lane.wanted(data_type, symbols)}
 
-    def _restate(self, keys: Mapping[DataType, Set[str]]) -> None:
+    def _restate(self, keys: Mapping[DataType, Collection[str]]) -> None:
         """Send how these stand as a snapshot to all who cover them, at whatever frequency."""
         for (priority, codec), lane in self._lanes.items():
             for view in lane.touched(keys):
@@ -523,7 +568,8 @@ class Hub:
         if withheld is None or withheld.before != after or until < (withheld.until or until):
             # Nothing waits any more, or more has been missed meanwhile and is being looked for.
             return
-        if found.reason == UNKNOWN_EPOCH and withheld.untold:
+        told = any(entry.term is not None for entry in found.entries if entry.epoch == until[0])
+        if found.reason == UNKNOWN_EPOCH and withheld.untold and not told:
             # The publisher is about to say where the epoch before ended.
             return
         self.counters.healed += found.complete
@@ -533,7 +579,8 @@ class Hub:
         happened = dict(withheld.happened)
         for entry in found.entries:
             if (position := (entry.epoch, entry.seq)) not in happened:
-                happened[position], _, first = self._take(entry.events, {})
+                events, _, first = self._take(entry.events, {})
+                happened[position] = _with_ends(events, first)
                 if first:
                     self._restate(first)
         self._let_go(feed, {position: happened[position] for position in sorted(happened)})
@@ -569,9 +616,12 @@ class Hub:
         else:
             self._lagging.discard(feed)
         below = SPARED if feed in self._lagging else self._merge_below
+        if not any(priority < below for priority, _ in self._lanes):
+            below = 0
         pool = self._merged.get(feed)
         if pool is not None and pool.below != below:
-            self._send_merged(feed)
+            # The message at hand is still to come.
+            self._send_merged(feed, more=True)
         if below:
             self.counters.lagged += 1
             merged = self._merged.setdefault(feed, _Pool(below, {}, {})).symbols
@@ -579,7 +629,7 @@ class Hub:
                 merged.setdefault(data_type, set()).update(symbols)
         return below
 
-    def _send_merged(self, feed: str) -> None:
+    def _send_merged(self, feed: str, *, more: bool = False) -> None:
         pool = self._merged.pop(feed, None)
         if pool:
             merged = pool.symbols
@@ -594,7 +644,7 @@ class Hub:
             filters = self.newest.filters
             passing = {filter: filters.admitted(filter, symbols) for filter, symbols in pool.passing.items()}
             lanes = [lane for key, lane in self._lanes.items() if key[0] < pool.below]
-            self._send_states(feed, table, bars, {}, lanes, passing)
+            self._send_states(feed, table, bars, {}, lanes, passing, more=more)
 
     def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None, filter: Filter | None) -> set[str]:
         symbols = self.newest.symbols(data_type)
@@ -648,6 +698,16 @@ class Hub:
     def _note_demand(self, view: View) -> None:
         if not ON_DEMAND.isdisjoint(view.coverage):
             self.demand += 1
+
+
+def _with_ends(events: EventTables, first: First) -> EventTables:
+    """Events, and after them the bars that have closed of the symbols of which none was known."""
+    result = {data_type: {symbol: list(pieces) for symbol, pieces in table.items()} for data_type, table in events.items()}
+    for data_type, ends in first.items():
+        for symbol, fragment in ends.items():
+            if fragment is not None:
+                result.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
+    return result
 
 
 def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import structlog
 
 from argus.config import config
 from marketdata.batch import Batch
-from marketdata.journal import UNAVAILABLE, Entry, Journal, Reading, reading
+from marketdata.journal import TOO_MUCH, UNAVAILABLE, Entry, Journal, Reading, reading
 from marketdata.ledger import NOWHERE, Position
 
 log = structlog.get_logger(__name__)
@@ -23,6 +23,8 @@ MOST = 20_000
 """Messages of a feed that are remembered here; beyond them the journal is asked."""
 BYTES = 16 * 1024 * 1024
 """What their events may take."""
+AGAIN = 1.0
+"""Seconds for which the journal is not asked again what it was found not to have."""
 
 
 class Past:
@@ -57,12 +59,11 @@ class Past:
         if found.complete:
             return found
         async with known.looking:
-            found = known.read(after, until)
-            if not found.complete:
-                found = await self._look(feed, after, until)
-                if found.complete:
-                    known.prepend(after, found.entries)
-        return found
+            # Many come back at once, and wait here for the first one's answer.
+            answer = known.answer(after, until)
+            if answer is None:
+                answer = known.learn(after, until, await self._look(feed, after, until))
+        return answer
 
     async def _look(self, feed: str, after: Position, until: Position) -> Reading:
         try:
@@ -71,6 +72,15 @@ class Past:
         except TimeoutError:
             log.warning("journal_not_read", feed=feed, error="deadline")
             return Reading([], False, UNAVAILABLE)
+
+
+class _Looked(NamedTuple):
+    """What was found between two positions, and when (monotonic)."""
+
+    after: Position
+    until: Position
+    found: Reading
+    at: float
 
 
 class _Feed:
@@ -83,6 +93,7 @@ class _Feed:
         self._bytes = 0
         self._begin: Position = NOWHERE
         """Everything beyond it is here."""
+        self._looked: _Looked | None = None
 
     def add(self, entry: Entry) -> None:
         position = (entry.epoch, entry.seq)
@@ -93,6 +104,8 @@ class _Feed:
             self._bytes = 0
             self._begin = (entry.epoch, entry.seq - 1)
         now = time.monotonic()
+        if self._looked is not None and self._looked.at < now - AGAIN:
+            self._looked = None
         self._entries.append(entry)
         self._arrived.append(now)
         self._bytes += _size(entry)
@@ -104,18 +117,50 @@ class _Feed:
             self._bytes -= _size(oldest)
             self._begin = (oldest.epoch, oldest.seq)
 
-    def prepend(self, after: Position, entries: Iterable[Entry]) -> None:
-        """Remember what the journal had from before, for the next one who asks."""
-        older = list(takewhile(lambda entry: (entry.epoch, entry.seq) <= self._begin, entries))
-        if not self._entries or not older or (older[-1].epoch, older[-1].seq) != self._begin:
+    def answer(self, after: Position, until: Position) -> Reading | None:
+        """All messages between two positions, as far as that can be told without the journal; None where it is to be asked."""
+        found, looked = self.read(after, until), self._looked
+        if found.complete:
+            return found
+        if looked is None or looked.at < time.monotonic() - AGAIN:
+            return None
+        if looked.found.reason == TOO_MUCH:
+            return looked.found if after <= looked.after else None
+        if after < looked.after or not self.read(looked.until, until).complete:
+            return None
+        return self._joined(after, until, looked.found)
+
+    def learn(self, after: Position, until: Position, looked: Reading) -> Reading:
+        """What the journal has of the messages between two positions, with what it has not and this process has heard; the next
+        one who asks is told the same."""
+        found = self._joined(after, until, looked)
+        self._looked = _Looked(after, until, found, time.monotonic())
+        if found.complete:
+            self._remember(after, found.entries)
+        return found
+
+    def _joined(self, after: Position, until: Position, looked: Reading) -> Reading:
+        entries = {(entry.epoch, entry.seq): entry for entry in (*self._between(after, until), *looked.entries)}
+        found = reading([entries[at] for at in sorted(entries) if after < at <= until], after, until, lambda: None)
+        return found if found.complete else found._replace(reason=looked.reason or found.reason)
+
+    def _remember(self, after: Position, entries: Sequence[Entry]) -> None:
+        last = self._last()
+        older = [entry for entry in entries if last is None or (entry.epoch, entry.seq) <= self._begin]
+        newer = [entry for entry in entries if last is not None and (entry.epoch, entry.seq) > last]
+        size = sum(map(_size, older)) + sum(map(_size, newer))
+        if self._bytes + size > BYTES or len(self._entries) + len(older) + len(newer) > MOST:
             return
-        size = sum(map(_size, older))
-        if self._bytes + size > BYTES or len(self._entries) + len(older) > MOST:
-            return
-        self._entries.extendleft(Entry(e.epoch, e.seq, e.published, [], e.events, e.term) for e in reversed(older))
-        self._arrived.extendleft([self._arrived[0]] * len(older))
-        self._bytes += size
-        self._begin = after
+        if older and (last is None or (older[-1].epoch, older[-1].seq) == self._begin):
+            self._entries.extendleft(map(_slim, reversed(older)))
+            self._arrived.extendleft([self._arrived[0] if self._arrived else time.monotonic()] * len(older))
+            self._bytes += sum(map(_size, older))
+            self._begin = after
+        if newer and last is not None and after <= last:
+            # A snapshot has moved this process on.
+            self._entries.extend(map(_slim, newer))
+            self._arrived.extend([time.monotonic()] * len(newer))
+            self._bytes += sum(map(_size, newer))
 
     def read(self, after: Position, until: Position) -> Reading:
         return reading(list(self._between(after, until)), after, until, lambda: self._begin if self._entries else None)
@@ -141,6 +186,10 @@ class _Feed:
 
     def _last(self) -> Position | None:
         return (self._entries[-1].epoch, self._entries[-1].seq) if self._entries else None
+
+
+def _slim(entry: Entry) -> Entry:
+    return Entry(entry.epoch, entry.seq, entry.published, [], entry.events, entry.term)
 
 
 def _size(entry: Entry) -> int:

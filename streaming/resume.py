@@ -129,9 +129,11 @@ class Return:
         return any(not EVENTS.isdisjoint(view.coverage) for view in self._connection.views)
 
     def _covers_some(self, feed: str) -> bool:
-        symbols = self._hub.store.feeds[feed].symbols
+        # One that nobody has brought here yet may be of any feed.
+        feed_of = self._hub.store.feed_of
         views = [*self._connection.views, *(item.view for item in self._connection.acknowledged.values() if item.view)]
-        return any(covered.among(symbols) for view in views for covered in view.coverage.values())
+        covered = [symbols.names for view in views for symbols in view.coverage.values()]
+        return any(names is None or any(feed_of.get(symbol, feed) == feed for symbol in names) for names in covered)
 
     def _covered(self, data_type: DataType) -> Symbols | None:
         return merged((view.coverage for view in self._connection.views), data_type)

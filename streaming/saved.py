@@ -37,7 +37,8 @@ DEADLINE = 3.0
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription as it was asked for. ``since``: feed -> the last message before it took in something new; ``acked``: feed ->
-    the last one that the client has acknowledged."""
+    the last one that the client has acknowledged; ``covers`` is another number where it stands for something else, because the
+    members of its groups or the plan's data types are others."""
 
     symbols: list[str]
     data_types: list[DataType]
@@ -46,6 +47,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     ack: bool = False
     since: dict[str, Position]
     acked: dict[str, Position] = {}
+    covers: int = 0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,10 @@ so that a refused request cannot leave anything behind.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache, reduce
+from operator import xor
 from typing import Protocol
+from zlib import crc32
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -191,9 +194,10 @@ def saved(
     before: Mapping[str, Saved],
     at: dict[str, Position],
     acked: Mapping[str, Mapping[str, tuple[int, int]]],
+    allowed: frozenset[str],
 ) -> dict[str, Saved]:
     """What makes this book again. ``before``: what was saved until now, ``at``: how far each feed has come, ``acked``: how far
-    each subscription was acknowledged."""
+    each subscription was acknowledged, ``allowed``: the plan's data types."""
     result = {}
     for name, item in book.items():
         old = before.get(name)
@@ -205,9 +209,16 @@ def saved(
             ack=item.ack,
             acked={feed: Position(*position) for feed, position in acked.get(name, {}).items()},
             since=at if old is None else old.since,
+            covers=_sum_of(item.data_types & allowed) ^ (0 if item.everything or not item.groups else _sum_of(item.symbols)),
         )
         result[name] = new if old is None or old == replace(new, acked=old.acked) else replace(new, since=at)
     return result
+
+
+@lru_cache(64)
+def _sum_of(names: frozenset[str]) -> int:
+    """The same for the same names in all processes."""
+    return reduce(xor, (crc32(name.encode()) for name in names), 0)
 
 
 def count(book: Book) -> int:
