@@ -146,12 +146,14 @@ def _default_plans_survive_a_flush() -> None:
 
     plans = importlib.import_module("argus.access.migrations.0002_default_plans")
     klines = importlib.import_module("argus.access.migrations.0003_klines")
+    trades = importlib.import_module("argus.access.migrations.0004_trades")
     stream_limits = importlib.import_module("argus.access.migrations.0005_stream_limits")
 
     def make_again(using: str, **_: object) -> None:
         if "access_plan" in connections[using].introspection.table_names():
             plans.create_plans(apps, SimpleNamespace(connection=connections[using]))
             klines.add_klines(apps, SimpleNamespace(connection=connections[using]))
+            trades.add_trades(apps, SimpleNamespace(connection=connections[using]))
             stream_limits.allow_what_was_allowed(apps, SimpleNamespace(connection=connections[using]))
 
     post_migrate.connect(make_again, sender=apps.get_app_config("access"), weak=False)
