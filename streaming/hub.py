@@ -6,7 +6,7 @@ import heapq
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +26,7 @@ from streaming.coverage import Changes, Coverage, Pace, Symbols, cover, merged
 from streaming.facets import DERIVED
 from streaming.filtered import Passing, admitted, decide
 from streaming.filters import Filter
+from streaming.frame import Events as Happened
 from streaming.frame import Frame
 from streaming.lanes import EventTables, Lane, Outgoing
 from streaming.metrics import Counters, collector
@@ -234,7 +235,7 @@ class Hub:
                 self._tell_acknowledging(batch.feed, _with_ends(events, first))
             self._fan_out(batch.feed, table, bars, events, below, more=bool(first))
             if first:
-                self._restate(first)
+                self._restate(first, first)
             counters.fan_out.add(time.perf_counter() - started)
             counters.age.add(max(0.0, time.time() - batch.published / 1000))
         if gap or batch.epoch != before[0] or batch.term is not None:
@@ -428,6 +429,12 @@ class Hub:
                     events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
         return events, bars, first
 
+    def _ends(self, codec: Codec, covered: Mapping[DataType, Set[str]], first: First) -> Happened | None:
+        ends = [(t, symbol, first[t][symbol]) for t, symbols in covered.items() for symbol in symbols]
+        found = [(symbol, codec.fragment(t, end)) for t, symbol, end in ends if end is not None]
+        pieces = [piece for _, piece in found if piece is not None]
+        return Happened(codec, self._head(self.store.feed_of[found[0][0]], more=True), pieces) if pieces else None
+
     def _tell_acknowledging(self, feed: str, events: EventTables) -> None:
         """Give all events of a message to those who acknowledge them, with the bars that others have in a snapshot."""
         message = Outgoing(self._head(feed, more=True), {}, Changes({}), events)
@@ -441,12 +448,14 @@ class Hub:
         lanes = self._lanes.values() if lanes is None else lanes
         return {symbol for lane in lanes for symbol in lane.wanted(data_type, symbols)}
 
-    def _restate(self, keys: Mapping[DataType, Collection[str]]) -> None:
-        """Send how these stand as a snapshot to all who cover them, at whatever frequency."""
+    def _restate(self, keys: Mapping[DataType, Collection[str]], first: First | None = None) -> None:
+        """Send how these stand as a snapshot to all who cover them, at whatever frequency. The bars among these that have just
+        closed are events to those who get it later, when others may have closed."""
         for (priority, codec), lane in self._lanes.items():
             for view in lane.touched(keys):
                 covered = {t: symbols.among(keys[t]) for t, symbols in view.coverage.items() if t in keys}
                 for frame in self.newest.frames(covered, codec, priority, snapshot=True, coverage=view.coverage):
+                    frame.events = None if first is None else self._ends(codec, covered, first)
                     self._send(view, frame)
 
     def _head(self, feed: str, *, more: bool = False) -> Head:
@@ -569,7 +578,7 @@ class Hub:
             # Nothing waits any more, or more has been missed meanwhile and is being looked for.
             return
         told = any(entry.term is not None for entry in found.entries if entry.epoch == until[0])
-        if found.reason == UNKNOWN_EPOCH and withheld.untold and not told:
+        if withheld.untold and (until[0] < self.position(feed)[0] or (found.reason == UNKNOWN_EPOCH and not told)):
             # The publisher is about to say where the epoch before ended.
             return
         self.counters.healed += found.complete

@@ -115,13 +115,14 @@ class Return:
         past = self._hub.past
         assert past is not None
         # Of a message that was cut into several frames the client may have had the first.
-        found = await past.read(feed, after if self._views == 1 else (after[0], max(0, after[1] - 1)), until)
+        begin = after if self._views == 1 else (after[0], max(0, after[1] - 1))
+        found = await past.read(feed, begin, until)
         if not found.complete:
-            return certificate(feed, after, until, "snapshot", found.reason)
+            return certificate(feed, begin, until, "snapshot", found.reason)
         covered = {data_type: symbols for data_type in DataType if (symbols := self._covered(data_type)) is not None}
         happened = [*self._happened, *self._happened_in(feed, found.entries, covered)]
         if sum(map(len, happened)) > EVENT_LIMIT or sum(events.size for events in happened) > EVENT_BYTES:
-            return certificate(feed, after, until, "snapshot", TOO_MUCH)
+            return certificate(feed, begin, until, "snapshot", TOO_MUCH)
         self._happened = happened
         return certificate(feed, after, until, "journal")
 

@@ -246,6 +246,52 @@ def test_what_happened_while_a_publisher_took_over_comes_to_who_came_back_meanwh
         assert not client.excused
 
 
+def test_a_gap_begins_with_the_message_of_which_another_view_may_have_had_nothing() -> None:
+    with world() as found:
+        chosen = {
+            "a": Selection(symbols=None, data_types=frozenset({DataType.QUOTE})),
+            "b": Selection(symbols=None, data_types=frozenset({DataType.STATUS}), frequency=Frequency.S1),
+        }
+        found.cover(0, chosen)
+        client = found.clients[0]
+        client.read()
+        found.publish({A}, HEARD)
+        client.cut(1000)
+        found.take_over(HEARD)
+        found.take_over(HEARD)
+        found.tell(HEARD)
+        found.heal(0)
+        client.resume(found.processes[0])
+        epoch, seq = client.streams["main"]
+        client.read(1)
+        assert [excused[2] for excused in client.excused] == [(epoch, seq - 1)]
+
+
+def test_a_gap_that_is_healed_while_a_publisher_takes_over_does_not_hide_the_next() -> None:
+    with world() as found:
+        client = subscribe(found, DataType.TRADE, symbols=frozenset({A}))
+        for fate in (LOST, SENT, LOST):
+            found.publish({A}, (fate, SENT), 1)
+        found.take_over(HEARD)
+        found.heal(0)
+        found.publish({A}, HEARD, 1)
+        found.tell(HEARD)
+        found.heal(0)
+        client.read()
+        assert len(trades(client)) == 4
+
+
+def test_a_bar_that_closes_first_comes_to_a_client_that_is_behind() -> None:
+    with world() as found:
+        client = subscribe(found, DataType.KLINE_1M, symbols=frozenset({A}))
+        client.wire.stop()
+        for _ in range(9):
+            found.publish({A}, HEARD)
+        client.wire.allow(None)
+        client.read()
+        assert len(set(client.bars_seen["kline:1m", A])) == 3
+
+
 @pytest.mark.parametrize("change", ["members", "plan"])
 def test_what_a_subscription_stands_for_anew_is_fresh(change: str) -> None:
     at = {"main": Position(1, 5)}
