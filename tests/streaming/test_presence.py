@@ -77,7 +77,8 @@ async def test_the_counters_are_written_in_turns(server: Server, key: str, monke
 
     async with AsyncExitStack() as stack:
         for _ in range(6):
-            await stack.enter_async_context(client(server, key))
+            one = await stack.enter_async_context(client(server, key))
+            await one.receive("connected")
         runtime = current()
         assert runtime is not None
         own = Presence(runtime.hub)
