@@ -254,7 +254,8 @@ def test_strategy_and_slots_change_under_requests_that_run(operator: Operator, t
             thread.join(60)
     assert failed == []
     assert operator.ask("GET", MAIN)["strategy"] == "least_connections"
-    assert all(terminal["answered"] for terminal in operator.figures().values()), "both were asked"
+    # What processes report is up to a second old.
+    wait_for(lambda: all(terminal["answered"] for terminal in operator.figures().values()), "both to have been asked", 30)
 
 
 def answered(operator: Operator) -> int:
