@@ -21,13 +21,16 @@ class Term(msgspec.Struct, frozen=True, array_like=True):
     """How a publisher began: after whom, and whether all that its predecessor had not published has been published now.
 
     ``epoch`` and ``seq`` are those of the predecessor's last message, (0, 0) where none is known. ``reason`` says why
-    something may be missing: first_term, not_in_step, feed_broken, overflow or barrier_lost.
+    something may be missing: first_term, not_in_step, feed_broken, overflow or barrier_lost. ``heard`` is the last of these
+    messages that anybody can have heard, where the predecessor died with more of them in the journal: the quotes of these have
+    been published anew.
     """
 
     epoch: int
     seq: int
     recovered: bool
     reason: str = ""
+    heard: tuple[int, int] | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

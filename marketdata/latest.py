@@ -23,7 +23,8 @@ class FeedState:
     """How far one feed has come here. ``arrived`` is this process's monotonic clock, ``quotes`` how many came in all,
     ``clock`` the market's time (ms) where it is not the wall clock's. ``symbols`` are the feed's own; what is here of those
     that are ``inherited`` is of an earlier epoch or another feed, so that its seq says nothing. ``carried``: of the symbols that
-    a term's last message (``carried_by``) said again as they were, the message that had changed them."""
+    a term's last message (``carried_by``) said again as they were, the message that had changed them. ``since`` (monotonic
+    clock): when the feed was first heard of here."""
 
     epoch: int = 0
     seq: int = 0
@@ -39,6 +40,7 @@ class FeedState:
     carried: dict[str, tuple[int, int]] = field(default_factory=dict)
     carried_by: tuple[int, int] = (0, 0)
     epoch_before: int = 0
+    since: float = field(default_factory=time.monotonic)
 
 
 class LatestStore:
@@ -67,14 +69,13 @@ class LatestStore:
         return {name: {"epoch": feed.epoch, "seq": feed.seq} for name, feed in self.feeds.items()}
 
     def age(self, now: float | None = None) -> float | None:
-        """Seconds since the canary of the feed that has been silent longest; None before the first one."""
-        first = None
-        for feed in self.feeds.values():
-            if feed.canary_arrived is None:
-                return None
-            if first is None or feed.canary_arrived < first:
-                first = feed.canary_arrived
-        return None if first is None else (time.monotonic() if now is None else now) - first
+        """Seconds since the canary of the feed that has been silent longest; None before the first one. A feed that joins others
+        is silent from when it was first heard of."""
+        feeds = self.feeds.values()
+        if all(feed.canary_arrived is None for feed in feeds):
+            return None
+        first = min(feed.since if feed.canary_arrived is None else feed.canary_arrived for feed in feeds)
+        return (time.monotonic() if now is None else now) - first
 
     def stale(self, after: float, now: float | None = None) -> bool:
         """Whether a feed has been silent for longer than ``after`` seconds, or none has spoken yet."""

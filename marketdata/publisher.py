@@ -334,8 +334,9 @@ class Publisher:
                 # A snapshot that goes further than what was heard says that something was missed unnoticed.
                 self._look()
             self._statuses.know(self.ledger.newest)
+            end = self._before
             self._read_journal()
-            self._term = self._judge(heard)
+            self._term = self._judge(heard, end)
         else:
             self._read_journal()
         if self._give_way():
@@ -367,8 +368,8 @@ class Publisher:
             self._hear(item)
         return False
 
-    def _judge(self, heard: bool) -> Term:
-        """Whether all that the predecessor has not published is published now."""
+    def _judge(self, heard: bool, end: Position) -> Term:
+        """Whether all that the predecessor has not published is published now. ``end``: its last message that was heard."""
         ledger = self.ledger
         epoch, seq = self._before
         if self._before == NOWHERE:
@@ -383,7 +384,7 @@ class Publisher:
             reason = "feed_broken"
         else:
             reason = ""
-        return Term(epoch, seq, not reason, reason)
+        return Term(epoch, seq, not reason, reason, end if end < self._before else None)
 
     def _told(self, term: Term, pending: int) -> None:
         """A takeover is over."""

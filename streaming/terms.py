@@ -60,7 +60,7 @@ class Terms:
         recovered, reason = False, MISSED
         if term is not None and not term.recovered:
             reason = term.reason
-        elif heard.since <= end <= heard.before:
+        elif heard.since <= ((term and term.heard) or end) <= heard.before:
             recovered, reason = True, ""
         epoch, seq = max(end, heard.before)
         return Epoch(

@@ -78,6 +78,7 @@ def blob(
     bars: Iterable[LiveBar] = (),
     term: Term | None = None,
     happened: Events | None = None,
+    canary: int | None = EPOCH,
 ) -> bytes:
     """A message of a feed. ``seqs`` are the seqs of a snapshot's fragments where they differ from its own."""
     values = list(quotes)
@@ -89,7 +90,7 @@ def blob(
             seq=seq,
             published=int((time.time() if published is None else published) * 1000),
             source="test",
-            canary=EPOCH,
+            canary=canary,
             clock=None,
             snapshot=snapshot,
             symbols=[value.symbol for value in values],

@@ -117,3 +117,16 @@ def test_a_feed_of_an_old_name_is_a_new_feed(hub: Hub) -> None:
     hub.forget("first")
     hub.receive(blob([quote(A, 1)], 1, feed="first", epoch=2, term=Term(9, 500, recovered=True)))
     assert [message["type"] for message in client.wire.take()] == ["data"]
+
+
+def test_a_feed_that_joins_others_has_its_time_before_it_is_called_silent(hub: Hub) -> None:
+    hub.receive(blob([], 1, feed="third", canary=None))
+    assert not hub.store.stale(after=10)
+    assert hub.store.stale(after=10, now=time.monotonic() + 11)
+
+
+def test_nothing_is_fresh_before_any_feed_has_had_a_word_of_its_source() -> None:
+    hub = make_hub()
+    hub.receive(blob([], 1, feed="first", canary=None))
+    hub.receive(blob([], 1, feed="second", canary=None))
+    assert hub.store.stale(after=10)

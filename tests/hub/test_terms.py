@@ -139,6 +139,18 @@ def test_the_predecessors_last_message_that_did_not_come_makes_it_missed(hub: Hu
     assert (epoch["recovered"], epoch["reason"], epoch["previous"]) == (False, "missed", {"epoch": 1, "seq": 4})
 
 
+def test_a_message_that_only_the_journal_has_is_missed_by_nobody(hub: Hub, client: Client) -> None:
+    take_over(hub, Term(1, 4, recovered=True, heard=(1, 3)))
+    (epoch,) = told(client)
+    assert (epoch["recovered"], epoch["previous"]) == (True, {"epoch": 1, "seq": 4})
+
+
+def test_what_others_have_heard_and_this_has_not_is_missed_though_the_journal_has_more(hub: Hub, client: Client) -> None:
+    take_over(hub, Term(1, 5, recovered=True, heard=(1, 4)))
+    (epoch,) = told(client)
+    assert (epoch["recovered"], epoch["reason"]) == (False, "missed")
+
+
 def test_a_gap_long_before_is_not_the_takeovers(hub: Hub, client: Client) -> None:
     hub.receive(blob([quote(A, 4)], 9))
     take_over(hub, Term(1, 9, recovered=True))
