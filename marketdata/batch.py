@@ -64,20 +64,9 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Batch)
 
 
-_NAMES = Batch.__struct_fields__.index("symbols")
-
-
-def packed(symbols: list[str]) -> bytes:
-    """Symbols as a blob carries them: half of what a large message takes to encode."""
-    return _encoder.encode(symbols)
-
-
-def encode(batch: Batch, symbols: bytes = b"") -> bytes:
-    """The blob of a batch. ``symbols``: its own, packed, where somebody has done so already."""
-    if not symbols:
-        return _encoder.encode(batch)
-    values = msgspec.structs.astuple(batch)
-    return _encoder.encode((*values[:_NAMES], msgspec.Raw(symbols), *values[_NAMES + 1 :]))
+def encode(batch: Batch) -> bytes:
+    """The blob of a batch."""
+    return _encoder.encode(batch)
 
 
 def decode(blob: bytes) -> Batch:

@@ -1,13 +1,13 @@
-"""The bounded log of a feed's messages: what each of them changed and which events it carried, for whoever missed some.
+"""The bounded log of a feed's messages: their order and the events that each of them carried, for whoever missed some.
 
-The fragments of quotes are not in it: of a symbol that changed the newest is known anyway. A message's entry is written before
-the channel layer gets the message, so an event of which nobody knows whether it went out is found here. An entry's place is its
-(epoch, seq): nothing can be written below what is there, so that a publisher that has been fenced off leaves nothing behind.
+Quotes are not in it: of a symbol that changed the newest is known anyway, and says which message changed it. A message's entry is
+written before the channel layer gets the message, so an event of which nobody knows whether it went out is found here. An entry's
+place is its (epoch, seq): nothing can be written below what is there, so that a publisher that has been fenced off leaves nothing
+behind.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -35,7 +35,7 @@ READ_BYTES = 32 * 1024 * 1024
 READ_CHUNK = 256
 """Entries that Redis is asked for at a time."""
 PACK_ABOVE = 4096
-"""Bytes from which on an entry is compressed: a sweep's symbols take 55 KB, and 3 to 17 KB then."""
+"""Bytes from which on an entry is compressed: the trades of a busy second."""
 TIMEOUT = 0.5
 """Seconds that Redis may take for an answer."""
 REST = 1.0
@@ -47,14 +47,11 @@ OUT_OF_REACH, HOLE, UNAVAILABLE, UNKNOWN_EPOCH, TOO_MUCH = "out_of_reach", "hole
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One message. ``symbols`` are those whose quotes it changed: of a term's last message none of what it says again.
-    ``published`` is the publisher's clock in ms."""
+    """One message."""
 
     epoch: int
     seq: int
-    published: int
-    symbols: list[str]
-    events: Events
+    events: Events = {}
     term: Term | None = None
 
 
@@ -71,9 +68,8 @@ class Reading(NamedTuple):
 class Journal(Protocol):
     """A journal of all feeds. Thread-safe."""
 
-    def append(self, feed: str, entry: Entry, symbols: bytes = b"") -> bool:
-        """Write a message's entry; never raises, and waits half a second at the most. False: it is not kept. ``symbols``: the
-        entry's own, packed, where somebody has done so already."""
+    def append(self, feed: str, entry: Entry) -> bool:
+        """Write a message's entry; never raises, and waits half a second at the most. False: it is not kept."""
 
     def read(self, feed: str, after: Position, until: Position) -> Reading:
         """The entries beyond ``after`` up to and including ``until``. Blocking: call it on a thread."""
@@ -166,7 +162,7 @@ class MemoryJournal:
         self._entries: dict[str, deque[Entry]] = {}
         self._kept: dict[str, _Kept] = {}
 
-    def append(self, feed: str, entry: Entry, symbols: bytes = b"") -> bool:
+    def append(self, feed: str, entry: Entry) -> bool:
         """See ``Journal``."""
         position = (entry.epoch, entry.seq)
         with self._lock:
@@ -175,7 +171,7 @@ class MemoryJournal:
                 _refused(feed, position)
                 return False
             entries.append(entry)
-            kept.add(position, _size(entry))
+            kept.add(position, size(entry))
             if (below := kept.expire(self._seconds, self._most)) is not None:
                 while (entries[0].epoch, entries[0].seq) < below:
                     entries.popleft()
@@ -197,10 +193,9 @@ class MemoryJournal:
         return reading(found, after, until, lambda: oldest)
 
 
-def _size(entry: Entry) -> int:
-    """About what an entry takes in memory: its symbols' texts are shared."""
-    events = sum(map(len, (fragment for _, fragments in entry.events.values() for fragment in fragments)))
-    return 200 + 8 * len(entry.symbols) + events + 50 * sum(len(symbols) for symbols, _ in entry.events.values())
+def size(entry: Entry) -> int:
+    """About what an entry takes in memory."""
+    return 200 + sum(sum(map(len, fragments)) + 60 * len(fragments) for _, fragments in entry.events.values())
 
 
 def _refused(feed: str, position: Position) -> None:
@@ -210,28 +205,16 @@ def _refused(feed: str, position: Position) -> None:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
-_NAMES = Entry.__struct_fields__.index("symbols")
 _ZSTD = zstandard.FRAME_HEADER[:1]
 
 
-def _pack(entry: Entry, symbols: bytes, compressor: zstandard.ZstdCompressor) -> bytes:
-    if symbols:
-        values = msgspec.structs.astuple(entry)
-        data = _encode((*values[:_NAMES], msgspec.Raw(symbols), *values[_NAMES + 1 :]))
-    else:
-        data = _encode(entry)
+def _pack(entry: Entry, compressor: zstandard.ZstdCompressor) -> bytes:
+    data = _encode(entry)
     return compressor.compress(data) if len(data) > PACK_ABOVE else data
 
 
 def _unpacked(data: bytes) -> bytes:
     return zstandard.ZstdDecompressor().decompress(data) if data[:1] == _ZSTD else data
-
-
-def _unpack(data: bytes) -> Entry:
-    entry = _decode(data)
-    # One text for each symbol, however many entries name it.
-    entry.symbols[:] = map(sys.intern, entry.symbols)
-    return entry
 
 
 class RedisJournal:
@@ -252,7 +235,7 @@ class RedisJournal:
         self._rest_until = 0.0
         self._silent = False
 
-    def append(self, feed: str, entry: Entry, symbols: bytes = b"") -> bool:
+    def append(self, feed: str, entry: Entry) -> bool:
         """See ``Journal``."""
         with self._lock:
             stream = self._streams.get(feed) or self._streams.setdefault(feed, _Stream(self._client, feed))
@@ -262,7 +245,7 @@ class RedisJournal:
             return False
         try:
             with stream.lock:
-                stream.write(position, _pack(entry, symbols, stream.compressor), self._seconds, self._most)
+                stream.write(position, _pack(entry, stream.compressor), self._seconds, self._most)
         except redis.ResponseError as error:
             if "equal or smaller" in str(error):
                 _refused(feed, position)
@@ -297,7 +280,7 @@ class RedisJournal:
                     size += len(data)
                     if size > READ_BYTES:
                         return Reading(found, False, TOO_MUCH)
-                    found.append(_unpack(data))
+                    found.append(_decode(data))
                     at = _position(name)
                 if len(rows) < READ_CHUNK:
                     break

@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from marketdata import events, klines, metrics
-from marketdata.batch import Bars, Batch, Events, Term, decode, encode, packed, position_of
+from marketdata.batch import Bars, Batch, Events, Term, decode, encode, position_of
 from marketdata.events import Event
 from marketdata.ingest import Group
 from marketdata.journal import Entry, Journal, MemoryJournal
@@ -359,7 +359,7 @@ class Publisher:
             return False
         self.seq += 1
         batch = self._batch({})
-        self._write(batch, b"")
+        self._write(batch)
         self._send(self.feed, encode(batch))
         deadline = time.monotonic() + BARRIER
         while item := self._heard.take(deadline - time.monotonic()):
@@ -423,11 +423,10 @@ class Publisher:
         told = [*(Event(DataType.STATUS, symbol, body) for symbol, body in statuses), *owed]
         numbered = klines.numbered_forming(bars, tail)
         batch = self._batch(fragments, canary=canary, bars=numbered, term=term, told=events.numbered(told, tail))
-        symbols = packed(batch.symbols)
         # What the journal has is published: it is there for whoever misses the message.
-        if kept := self._write(batch, symbols):
+        if kept := self._write(batch):
             self._note_told(told, len(owed))
-        self._send(self.feed, encode(batch, symbols))
+        self._send(self.feed, encode(batch))
         if not kept:
             self._note_told(told, len(owed))
         self.ledger.sent((self._token, self.seq), fragments)
@@ -440,13 +439,9 @@ class Publisher:
             at = self.clock() or time.time_ns() // 1_000_000
             self._record(Message(at, self._token, self.seq, batch.symbols, batch.fragments))
 
-    def _write(self, batch: Batch, symbols: bytes) -> bool:
+    def _write(self, batch: Batch) -> bool:
         """Put a message into the journal. Whether it is kept."""
-        if batch.term is None:
-            entry = Entry(batch.epoch, batch.seq, batch.published, batch.symbols, batch.events)
-            return self._journal.append(self.feed, entry, symbols)
-        # Its quotes are known.
-        return self._journal.append(self.feed, Entry(batch.epoch, batch.seq, batch.published, [], batch.events, batch.term))
+        return self._journal.append(self.feed, Entry(batch.epoch, batch.seq, batch.events, batch.term))
 
     def _note_told(self, told: list[Event], owed: int) -> None:
         """Events are published, the last ``owed`` of them such as were pending."""

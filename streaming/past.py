@@ -12,7 +12,7 @@ import structlog
 
 from argus.config import config
 from marketdata.batch import Batch
-from marketdata.journal import TOO_MUCH, UNAVAILABLE, Entry, Journal, Reading, reading
+from marketdata.journal import TOO_MUCH, UNAVAILABLE, Entry, Journal, Reading, reading, size
 from marketdata.ledger import NOWHERE, Position
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Past:
         feed = self._feeds.get(batch.feed)
         if feed is None:
             feed = self._feeds[batch.feed] = _Feed()
-        feed.add(Entry(batch.epoch, batch.seq, batch.published, [], batch.events, batch.term))
+        feed.add(Entry(batch.epoch, batch.seq, batch.events, batch.term))
 
     def forget(self, feed: str) -> None:
         """A feed is no more."""
@@ -108,13 +108,13 @@ class _Feed:
             self._looked = None
         self._entries.append(entry)
         self._arrived.append(now)
-        self._bytes += _size(entry)
+        self._bytes += size(entry)
         while self._arrived[0] < now - config.journal_seconds or len(self._entries) > MOST or self._bytes > BYTES:
             if len(self._entries) == 1:
                 break
             oldest = self._entries.popleft()
             self._arrived.popleft()
-            self._bytes -= _size(oldest)
+            self._bytes -= size(oldest)
             self._begin = (oldest.epoch, oldest.seq)
 
     def answer(self, after: Position, until: Position) -> Reading | None:
@@ -148,19 +148,19 @@ class _Feed:
         last = self._last()
         older = [entry for entry in entries if last is None or (entry.epoch, entry.seq) <= self._begin]
         newer = [entry for entry in entries if last is not None and (entry.epoch, entry.seq) > last]
-        size = sum(map(_size, older)) + sum(map(_size, newer))
-        if self._bytes + size > BYTES or len(self._entries) + len(older) + len(newer) > MOST:
+        more = sum(map(size, older)) + sum(map(size, newer))
+        if self._bytes + more > BYTES or len(self._entries) + len(older) + len(newer) > MOST:
             return
         if older and (last is None or (older[-1].epoch, older[-1].seq) == self._begin):
-            self._entries.extendleft(map(_slim, reversed(older)))
+            self._entries.extendleft(reversed(older))
             self._arrived.extendleft([self._arrived[0] if self._arrived else time.monotonic()] * len(older))
-            self._bytes += sum(map(_size, older))
+            self._bytes += sum(map(size, older))
             self._begin = after
         if newer and last is not None and after <= last:
             # A snapshot has moved this process on.
-            self._entries.extend(map(_slim, newer))
+            self._entries.extend(newer)
             self._arrived.extend([time.monotonic()] * len(newer))
-            self._bytes += sum(map(_size, newer))
+            self._bytes += sum(map(size, newer))
 
     def read(self, after: Position, until: Position) -> Reading:
         return reading(list(self._between(after, until)), after, until, lambda: self._begin if self._entries else None)
@@ -186,11 +186,3 @@ class _Feed:
 
     def _last(self) -> Position | None:
         return (self._entries[-1].epoch, self._entries[-1].seq) if self._entries else None
-
-
-def _slim(entry: Entry) -> Entry:
-    return Entry(entry.epoch, entry.seq, entry.published, [], entry.events, entry.term)
-
-
-def _size(entry: Entry) -> int:
-    return 200 + sum(sum(map(len, fragments)) + 60 * len(fragments) for _, fragments in entry.events.values())

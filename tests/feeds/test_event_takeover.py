@@ -59,14 +59,14 @@ class FatefulJournal(MemoryJournal):
         self.lost = False
         """Whether some entry was not taken."""
 
-    def append(self, feed: str, entry: Entry, symbols: bytes = b"") -> bool:
+    def append(self, feed: str, entry: Entry) -> bool:
         fate = self.fates.draw()
         if fate == "killed before":
             raise Killed
         if fate == "refused":
             self.lost = True
             return False
-        assert super().append(feed, entry, symbols)
+        assert super().append(feed, entry)
         if fate == "killed after":
             raise Killed
         return fate == "well"

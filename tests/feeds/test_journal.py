@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marketdata import journal as journals
-from marketdata.batch import Events, Term, packed
+from marketdata.batch import Events, Term
 from marketdata.journal import (
     HOLE,
     OUT_OF_REACH,
@@ -27,7 +27,8 @@ from marketdata.journal import (
 from marketdata.types import DataType
 
 KEY = "argus:feed:main:journal"
-SWEEP = [f"{number:06}.SH" for number in range(5500)]
+TRADES: Events = {DataType.TRADE: ([f"{number:06}.SH" for number in range(500)], [b"{%d}" % number for number in range(500)])}
+"""More than goes into an entry as it is."""
 
 Make = Callable[..., Journal]
 
@@ -53,8 +54,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     yield let
 
 
-def entry(epoch: int, seq: int, *symbols: str, term: Term | None = None, events: Events | None = None) -> Entry:
-    return Entry(epoch, seq, 1000 + seq, list(symbols), events or {}, term)
+def entry(epoch: int, seq: int, *, term: Term | None = None, events: Events | None = None) -> Entry:
+    return Entry(epoch, seq, events or {}, term)
 
 
 def written(journal: Journal, *positions: tuple[int, int]) -> None:
@@ -72,12 +73,12 @@ def test_what_is_written_is_read_as_it_was(make: Make) -> None:
     trades: Events = {DataType.TRADE: (["A", "A"], [b'{"index":1}', b'{"index":2}'])}
     said = [
         entry(1, 1, term=Term(0, 0, False, "first_term")),
-        entry(1, 2, "A", "B", events=trades),
-        entry(1, 3, *SWEEP),
+        entry(1, 2, events=trades),
+        entry(1, 3, events=TRADES),
         entry(1, 4),
     ]
     for one in said:
-        assert journal.append("main", one, packed(one.symbols))
+        assert journal.append("main", one)
         journal.append("other", one)
     assert journal.read("main", (1, 1), (1, 4)) == (said[1:], True, "")
     assert journal.read("main", (1, 2), (1, 3)) == (said[2:3], True, "")
@@ -172,11 +173,10 @@ def test_of_two_that_take_turns_none_takes_away_what_the_other_wrote_lately(redi
 
 def test_entries_go_where_they_are_too_many_bytes(make: Make) -> None:
     journal = make(most=400_000)
-    symbols = [f"{number:032}" for number in range(200)]
     for seq in range(1, 2001):
         # Texts that cannot be packed well.
         events: Events = {DataType.TRADE: (["A"], [bytes((seq * 7919 + n * n) % 251 for n in range(1000))])}
-        assert journal.append("main", entry(1, seq, *symbols[: seq % 3], events=events))
+        assert journal.append("main", entry(1, seq, events=events))
     kept = positions(journal, until=(1, 9999))
     assert 200 < len(kept) < 1000
     assert kept[-1] == (1, 2000)
@@ -203,7 +203,7 @@ def test_a_reading_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(journals, "READ_CHUNK", 7)
     journal = RedisJournal(redis_url)
     for seq in range(1, 51):
-        journal.append("main", entry(1, seq, *SWEEP[:100]))
+        journal.append("main", entry(1, seq, events=TRADES))
     assert len(journal.read("main", (1, 1), (1, 50)).entries) == 49
     monkeypatch.setattr(journals, "READ_BYTES", 10_000)
     reading = journal.read("main", (1, 1), (1, 50))

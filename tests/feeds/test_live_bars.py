@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from argus.config import Config
 from marketdata import klines
-from marketdata.batch import Batch, decode, encode, packed
+from marketdata.batch import Batch, decode, encode
 from marketdata.demand import Announcer
 from marketdata.feed import Feed
 from marketdata.journal import MemoryJournal
@@ -246,7 +246,6 @@ def test_a_message_without_bars_a_term_or_events_is_as_it_was_but_for_three_byte
     batch = Batch("main", 1, 1, 1, "test", None, None, False, ["A"], [b"{}"])
     assert decode(encode(batch)) == batch
     assert encode(batch).endswith(b"\x80\xc0\x80")
-    assert encode(batch, packed(batch.symbols)) == encode(batch)
 
 
 def test_bars_and_events_whose_lists_do_not_fit_are_refused() -> None:

@@ -48,7 +48,7 @@ class Wire:
 class Unavailable:
     """A journal that takes nothing and knows nothing."""
 
-    def append(self, feed: str, entry: Entry, symbols: bytes = b"") -> bool:
+    def append(self, feed: str, entry: Entry) -> bool:
         return False
 
     def read(self, feed: str, after: Position, until: Position) -> Reading:

@@ -471,7 +471,7 @@ class World:
         feed.newest.update({value.symbol: (value, feed.seq) for value in quotes})
         _, closed = klines.numbered(klines.group(bars), tail)
         found = closed | changes(quotes, feed.seq, feed.statuses) | events.numbered(trades, tail)
-        kept = kept and self.journal.append(feed.name, Entry(feed.epoch, feed.seq, 0, [q.symbol for q in quotes], found, term))
+        kept = kept and self.journal.append(feed.name, Entry(feed.epoch, feed.seq, found, term))
         feed.messages.append(Message(feed.position, found, kept, term, end))
         for process, fate in zip(self.processes, fates, strict=True):
             if fate != LOST:

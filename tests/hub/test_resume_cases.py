@@ -75,7 +75,7 @@ def test_a_hole_in_the_journal_that_this_process_has_heard_is_none() -> None:
     past = DirectPast(journal)
 
     def entry(seq: int) -> Entry:
-        return Entry(1, seq, 0, [], {})
+        return Entry(1, seq)
 
     for seq in (1, 2, 4, 5):
         journal.append("main", entry(seq))
@@ -96,7 +96,7 @@ def test_a_thousand_that_come_back_ask_the_journal_once(kept: bool) -> None:
     past: Past = DirectPast(journal)
     for seq in range(1, 11):
         if kept or seq != 4:
-            journal.append("main", Entry(1, seq, 0, [], {}))
+            journal.append("main", Entry(1, seq))
     past.note(_batch(10))
     found = [at_once(past.read("main", (1, 2), (1, 10))) for _ in range(1000)]
     assert {reading.complete for reading in found} == {kept}

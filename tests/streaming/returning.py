@@ -32,7 +32,7 @@ class Source(Feed):
         seq = self.seq + 1
         found = events.numbered(happened, b',"seq":%d}' % seq)
         if kept:
-            journal.journal().append("main", Entry(self.epoch, seq, 0, [item.symbol for item in quotes], found, term))
+            journal.journal().append("main", Entry(self.epoch, seq, found, term))
         if heard:
             await self.publish(*quotes, events=found, term=term)
         else:
