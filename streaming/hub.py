@@ -5,9 +5,8 @@ from __future__ import annotations
 import heapq
 import sys
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -15,7 +14,7 @@ import structlog
 from argus.config import config
 from argus.errors import EVENT_OVERFLOW, SLOW_CLIENT
 from marketdata.batch import Bars, Batch, Events, decode
-from marketdata.journal import TOO_MUCH, UNKNOWN_EPOCH, Reading
+from marketdata.journal import TOO_MUCH, Reading
 from marketdata.klines import KLINE_OF, Wanted
 from marketdata.latest import LatestStore
 from marketdata.types import EVENTS, KLINES, DataType
@@ -28,7 +27,9 @@ from streaming.filtered import Passing, admitted, decide
 from streaming.filters import Filter
 from streaming.frame import Events as Happened
 from streaming.frame import Frame
+from streaming.healing import Healing
 from streaming.lanes import EventTables, Lane, Outgoing
+from streaming.merging import Merging
 from streaming.metrics import Counters, collector
 from streaming.newest import Newest
 from streaming.past import Past
@@ -37,37 +38,24 @@ from streaming.resume import missed
 from streaming.rows import Table
 from streaming.selection import Frequency, Selection
 from streaming.terms import NOWHERE, Position, Terms
-from streaming.views import Receiver, View, view_key
-from streaming.withheld import Withheld
+from streaming.views import Receiver, View, ViewKey, view_key
 
 log = structlog.get_logger(__name__)
 
-MERGE_AFTER = 2.0
-"""Seconds of lag from which on messages are merged instead of sent one by one."""
-MERGED_INTERVAL = 0.25
-"""Seconds between two sends while messages are merged."""
-SPARED = 2
-"""The priority from which on nothing is merged, whatever the load."""
 EVERYBODY = sys.maxsize
 """Above every priority."""
-LAG_WINDOW = 64
-"""Messages among which the quickest one says what a message takes when there is no lag (the clocks may differ)."""
 PHASES = 0.618034
 """The golden ratio spreads the ticks of any number of views evenly."""
+SLICES = 20
+"""Parts of those who get the same at one frequency, each with a tick of its own: as many as there are ticks of the hub in 1 s."""
+SLICE = 50
+"""Receivers from which on the next slice is begun: each builds its frame anew."""
 
 ON_DEMAND = frozenset({DataType.TRADE, *KLINES})
 """The data types that feeds bring only where somebody wants them."""
 
 
 First = Mapping[DataType, Mapping[str, bytes | None]]
-
-
-class _Pool(NamedTuple):
-    """What a feed has changed and the lanes below a priority have not been told."""
-
-    below: int
-    symbols: dict[DataType, set[str]]
-    passing: dict[Filter, set[str]]
 
 
 class Hub:
@@ -91,26 +79,18 @@ class Hub:
         self.behind: dict[Connection, None] = {}
         self.counters = Counters()
         self.on_gap = on_gap
-        self.on_missed = on_missed
         self.demand = 0
         """Counts up whenever what ``wanted`` says may have changed."""
         self._views: dict[object, View] = {}
         self._lanes: dict[tuple[int, Codec], Lane] = {}
         """Priority and codec -> their views; those of a higher priority come first."""
         self._terms = Terms()
-        self._withheld: dict[str, Withheld] = {}
-        self._lacking: dict[str, Position] = {}
-        """Feed -> up to where quotes have been missed that a snapshot is to bring."""
+        self._healing = Healing(on_missed)
+        self._merging = Merging()
         self._acknowledging: dict[Acknowledged, None] = {}
         self._lingering: deque[tuple[float, Wanted]] = deque()
         self._due: list[tuple[float, int, View]] = []
         self._made = 0
-        self._merged: dict[str, _Pool] = {}
-        self._merged_at = 0.0
-        self._lagging: set[str] = set()
-        self._merge_below = 0
-        self._merge_interval = MERGED_INTERVAL
-        self._offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LAG_WINDOW))
         collector.watch(self.counters)
 
     def attach(self, connection: Connection) -> None:
@@ -151,7 +131,7 @@ class Hub:
         after = _covered(parts.values())
         if any(view.priority != connection.priority for view in connection.views):
             # What is merged for the lane that it leaves is not sent to the one that it joins.
-            for feed in list(self._merged):
+            for feed in self._merging.waiting():
                 self._send_merged(feed)
         waiting = [view.changed for view in connection.views if view.changed]
         for pace, coverage in parts.items() if connection.views else ():
@@ -177,11 +157,11 @@ class Hub:
 
     def _pooled(self, priority: int, coverage: Coverage, had: Sequence[Coverage]) -> dict[DataType, set[str]]:
         """What of a coverage has changed and has not been told to a priority, but for what it had before."""
-        pools = [pool.symbols[DataType.QUOTE] for pool in self._merged.values() if priority < pool.below]
+        quotes = self._merging.quotes_for(priority)
         found: dict[DataType, set[str]] = {}
         for data_type, covered in coverage.items():
             known = merged(had, data_type)
-            found[data_type] = covered.among(set[str]().union(*pools))
+            found[data_type] = covered.among(quotes)
             if known is not None:
                 found[data_type] -= known.among(found[data_type])
         return found
@@ -213,22 +193,21 @@ class Hub:
             return
         counters.batches += 1
         if batch.epoch != before[0]:
-            # Another publisher, perhaps on another host: what its clock differs by is not a lag.
-            self._offsets.pop(batch.feed, None)
+            self._merging.begin(batch.feed)
         if self.past is not None:
             self.past.note(batch)
         gap = self._look_for_gap(batch, before)
-        self._look_for_events(batch, before, gap=gap)
+        if self._healing.hear(batch, before, gap=gap):
+            self._let_go(batch.feed, self._healing.waiting(batch.feed))
         if batch.symbols or batch.bars or batch.events:
-            lag = self._lag(batch)
-            withheld = batch.feed in self._withheld
+            withheld = self._healing.withholds(batch.feed)
             events, bars, first = self._take(batch.events, batch.bars, withheld=withheld)
             if withheld:
                 events, first = _with_ends(events, first), {data_type: dict.fromkeys(ends) for data_type, ends in first.items()}
                 if events:
                     self._withhold(batch.feed, events)
                     events = {}
-            below = self._merge(batch, bars, lag)
+            below = self._merge(batch, bars)
             everything = len(batch.symbols) == len(self.store.fragments)
             table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
             if first:
@@ -249,28 +228,24 @@ class Hub:
         feed, before, position = batch.feed, self.position(batch.feed), (batch.epoch, batch.seq)
         changed = self.store.restore(batch)
         if position > before:
-            self._skip_events(feed, before, position)
+            self._healing.skip(feed, before, position)
         # What comes by it belongs to any message up to it: it takes several messages to say, and of these none is the last.
-        self._lacking[feed] = max(position, self._lacking.get(feed, position))
+        self._healing.lack(feed, position)
         if changed:
             quotes = self.store.fragments
             self._fan_out(feed, {symbol: quotes[symbol] for symbol in changed}, {}, {})
         # A change of status that was missed may be older than the newest quote.
         self._restate({DataType.STATUS: self.store.feeds[feed].symbols})
-        if self._lacking[feed] <= position:
-            del self._lacking[feed]
+        self._healing.filled(feed, position)
         if position > before:
             self._tell(self._terms.heard(batch, before, gap=True))
         return position
 
     def forget(self, feed: str) -> None:
         """A feed is no more: its symbols are unknown, and nothing of them is owed any longer."""
-        self._merged.pop(feed, None)
-        self._lagging.discard(feed)
-        self._offsets.pop(feed, None)
+        self._merging.forget(feed)
+        self._healing.forget(feed)
         self._terms.forget(feed)
-        self._withheld.pop(feed, None)
-        self._lacking.pop(feed, None)
         if self.past is not None:
             self.past.forget(feed)
         self.newest.forget(self.store.forget(feed))
@@ -282,29 +257,23 @@ class Hub:
 
     def whole(self, feed: str) -> Position:
         """Up to where all events of a feed have been sent, or are owed; those beyond are still to be sent."""
-        withheld = self._withheld.get(feed)
-        return self.position(feed) if withheld is None else withheld.before
+        return self._healing.whole(feed, self.position(feed))
 
     def partial_for(self, priority: int) -> frozenset[str]:
         """The feeds of which clients of a priority are to be sent more before they can resume from how they stand here."""
         return frozenset(feed for feed in self.store.feeds if priority < self._partial(feed))
 
     def _partial(self, feed: str) -> int:
-        if feed in self._withheld or feed in self._lacking:
-            return EVERYBODY
-        pool = self._merged.get(feed)
-        return 0 if pool is None else pool.below
+        return EVERYBODY if self._healing.is_open(feed) else self._merging.below(feed)
 
     def hold_back(self, below: int, interval: float) -> None:
         """From now on merge what goes to plans of a priority below this (0: none), and send it each so many seconds."""
-        self._merge_below, self._merge_interval = below, interval
+        self._merging.hold_back(below, interval)
 
     def tick(self, now: float) -> None:
         """What time brings about: the ticks of slower views, merged messages, clients that do not read. ``now``: monotonic."""
-        if self._merged and now - self._merged_at >= self._merge_interval:
-            self._merged_at = now
-            for feed in list(self._merged):
-                self._send_merged(feed)
+        for feed in self._merging.due(now):
+            self._send_merged(feed)
         for item in list(self._acknowledging):
             item.tick(now)
         while self._lingering and self._lingering[0][0] <= now:
@@ -358,7 +327,7 @@ class Hub:
         self.counters.gaps += 1
         if self.on_gap is None:
             return False
-        self._lacking[batch.feed] = (batch.epoch, batch.seq - 1)
+        self._healing.lack(batch.feed, (batch.epoch, batch.seq - 1))
         self.on_gap(batch.feed, batch.epoch, batch.seq - 1)
         return True
 
@@ -377,13 +346,6 @@ class Hub:
                 # What it is owed comes later, and then as it is now, so that its epochs do not go back.
                 connection.outbox.merge()
                 connection.say(message)
-
-    def _lag(self, batch: Batch) -> float:
-        offset = time.time() - batch.published / 1000
-        offsets = self._offsets[batch.feed]
-        offsets.append(offset)
-        self.counters.lag = offset - min(offsets)
-        return self.counters.lag
 
     def _take(
         self, happening: Events, forms: Bars, *, withheld: bool = False
@@ -460,7 +422,7 @@ class Hub:
 
     def _head(self, feed: str, *, more: bool = False) -> Head:
         state = self.store.feeds[feed]
-        return Head(feed, state.epoch, state.seq, more=more or feed in self._withheld or feed in self._lacking)
+        return Head(feed, state.epoch, state.seq, more=more or self._healing.is_open(feed))
 
     def _fan_out(
         self,
@@ -477,8 +439,7 @@ class Hub:
         lanes = [lane for key, lane in self._lanes.items() if key[0] >= merge_below]
         self._send_states(feed, quotes, bars, events, lanes, passing, more=more)
         if merge_below:
-            for filter, symbols in passing.items():
-                self._merged[feed].passing.setdefault(filter, set()).update(symbols)
+            self._merging.keep_passing(feed, passing)
         if events and merge_below:
             happened = Outgoing(self._head(feed, more=True), {}, Changes({}), events)
             self._send_out(happened, [lane for key, lane in self._lanes.items() if key[0] < merge_below])
@@ -529,63 +490,20 @@ class Hub:
             for frame in self.newest.frames(keys, view.codec, view.priority, coverage=view.coverage):
                 self._send(view, frame)
 
-    def _look_for_events(self, batch: Batch, before: Position, *, gap: bool) -> None:
-        """Withhold events while some before them may be missing: after a gap, and from a change of publisher until it is known
-        where the one before ended."""
-        feed, position, term = batch.feed, (batch.epoch, batch.seq), batch.term
-        if term is not None:
-            # It says how all quotes stand.
-            self._lacking.pop(feed, None)
-        if self.on_missed is None or before == NOWHERE:
-            return
-        if gap or batch.epoch != before[0]:
-            self._withheld.setdefault(feed, Withheld(before))
-        if (withheld := self._withheld.get(feed)) is None:
-            return
-        withheld.hole |= gap
-        withheld.untold = term is None and (withheld.untold or batch.epoch != before[0])
-        if term is not None and not withheld.hole and (term.epoch, term.seq) <= withheld.before:
-            self._let_go(feed, withheld.happened)
-            return
-        withheld.hear(position)
-        if gap or term is not None:
-            self._ask(feed, withheld, position)
-
-    def _skip_events(self, feed: str, before: Position, position: Position) -> None:
-        """A snapshot has moved the feed on: whatever happened on the way has not come, and will not."""
-        if self.on_missed is None or before == NOWHERE:
-            return
-        withheld = self._withheld.setdefault(feed, Withheld(before))
-        withheld.hole = True
-        withheld.untold |= position[0] != before[0]
-        self._ask(feed, withheld, position)
-
-    def _ask(self, feed: str, withheld: Withheld, until: Position) -> None:
-        assert self.on_missed is not None
-        withheld.until = until
-        self.on_missed(feed, withheld.before, until)
-
     def _withhold(self, feed: str, events: EventTables) -> None:
-        withheld, position = self._withheld[feed], self.position(feed)
-        if not withheld.add(position, events):
-            withheld.untold = False
-            self.heal(feed, withheld.before, position, Reading([], False, TOO_MUCH))
+        position = self.position(feed)
+        if not self._healing.withhold(feed, position, events):
+            self.heal(feed, self._healing.give_up(feed), position, Reading([], False, TOO_MUCH))
 
     def heal(self, feed: str, after: Position, until: Position, found: Reading) -> None:
         """Send the events of a feed's messages between two positions, with those that have waited for them."""
-        withheld = self._withheld.get(feed)
-        if withheld is None or withheld.before != after or until < (withheld.until or until):
-            # Nothing waits any more, or more has been missed meanwhile and is being looked for.
-            return
-        told = any(entry.term is not None for entry in found.entries if entry.epoch == until[0])
-        if withheld.untold and (until[0] < self.position(feed)[0] or (found.reason == UNKNOWN_EPOCH and not told)):
-            # The publisher is about to say where the epoch before ended.
+        if not self._healing.found(feed, after, until, found, self.position(feed)):
             return
         self.counters.healed += found.complete
         if not found.complete:
             log.warning("events_missed", feed=feed, after=after, until=until, reason=found.reason)
             self._tell_gap(missed(feed, after, until, found.reason))
-        happened = dict(withheld.happened)
+        happened = self._healing.waiting(feed)
         for entry in found.entries:
             if (position := (entry.epoch, entry.seq)) not in happened:
                 events, _, first = self._take(entry.events, {})
@@ -599,7 +517,7 @@ class Hub:
             if events:
                 head = Head(feed, epoch, seq, more=True)
                 self._send_out(Outgoing(head, {}, Changes({}), events), self._lanes.values())
-        del self._withheld[feed]
+        self._healing.close(feed)
 
     def _tell_gap(self, gap: Gap) -> None:
         message = Announcement(GapMessage(gap=gap))
@@ -617,43 +535,35 @@ class Hub:
         if wanted:
             self._lingering.append((until, wanted))
 
-    def _merge(self, batch: Batch, bars: Mapping[DataType, Table], lag: float) -> int:
+    def _merge(self, batch: Batch, bars: Mapping[DataType, Table]) -> int:
         """Keep what a message changes for those who get it merged: the plans of a priority below what is returned."""
-        feed = batch.feed
-        if lag > MERGE_AFTER or (feed in self._lagging and lag > MERGE_AFTER / 4):
-            self._lagging.add(feed)
-        else:
-            self._lagging.discard(feed)
-        below = SPARED if feed in self._lagging else self._merge_below
+        feed, merging = batch.feed, self._merging
+        below = merging.judge(batch)
+        self.counters.lag = merging.lag
         if not any(priority < below for priority, _ in self._lanes):
             below = 0
-        pool = self._merged.get(feed)
-        if pool is not None and pool.below != below:
+        if merging.below(feed) not in (0, below):
             # The message at hand is still to come.
             self._send_merged(feed, more=True)
         if below:
             self.counters.lagged += 1
-            merged = self._merged.setdefault(feed, _Pool(below, {}, {})).symbols
-            for data_type, symbols in ((DataType.QUOTE, batch.symbols), *bars.items()):
-                merged.setdefault(data_type, set()).update(symbols)
+            merging.keep(feed, below, ((DataType.QUOTE, batch.symbols), *bars.items()))
         return below
 
     def _send_merged(self, feed: str, *, more: bool = False) -> None:
-        pool = self._merged.pop(feed, None)
-        if pool:
-            merged = pool.symbols
-            symbols = merged.pop(DataType.QUOTE)
-            quotes, tables = self.store.fragments, self.newest.bars.forming
-            # Bars that nobody has wanted since are forgotten.
-            bars = {
-                data_type: {s: tables[data_type][s] for s in kept if s in tables[data_type]} for data_type, kept in merged.items()
-            }
-            # Another feed's end may have taken a symbol with it.
-            table = {symbol: quotes[symbol] for symbol in symbols if symbol in quotes}
-            filters = self.newest.filters
-            passing = {filter: filters.admitted(filter, symbols) for filter, symbols in pool.passing.items()}
-            lanes = [lane for key, lane in self._lanes.items() if key[0] < pool.below]
-            self._send_states(feed, table, bars, {}, lanes, passing, more=more)
+        pool = self._merging.take(feed)
+        if pool is None:
+            return
+        quotes, forming, filters = self.store.fragments, self.newest.bars.forming, self.newest.filters
+        # Another feed's end may have taken a symbol with it, and bars that nobody has wanted since are forgotten.
+        tables = {
+            data_type: {symbol: table[symbol] for symbol in symbols if symbol in table}
+            for data_type, symbols in pool.symbols.items()
+            for table in [quotes if data_type is DataType.QUOTE else forming[data_type]]
+        }
+        passing = {filter: filters.admitted(filter, symbols) for filter, symbols in pool.passing.items()}
+        lanes = [lane for key, lane in self._lanes.items() if key[0] < pool.below]
+        self._send_states(feed, tables.pop(DataType.QUOTE), tables, {}, lanes, passing, more=more)
 
     def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None, filter: Filter | None) -> set[str]:
         symbols = self.newest.symbols(data_type)
@@ -664,6 +574,8 @@ class Hub:
 
     def _join(self, connection: Connection, receiver: Receiver, pace: Pace, coverage: dict[DataType, Symbols]) -> View:
         key = view_key(connection.priority, connection.codec, pace, coverage)
+        if pace[0] is not Frequency.REALTIME:
+            key = self._slice(key)
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = View(key)
@@ -678,6 +590,12 @@ class Hub:
         view.receivers[receiver] = None
         self.counters.views = len(self._views)
         return view
+
+    def _slice(self, first: ViewKey) -> ViewKey:
+        """The first slice with room, or the emptiest."""
+        keys = [(*first[:-1], part) for part in range(SLICES)]
+        sizes = [len(view.receivers) if (view := self._views.get(key)) else 0 for key in keys]
+        return next((key for key, size in zip(keys, sizes, strict=True) if size < SLICE), keys[sizes.index(min(sizes))])
 
     def _lane(self, priority: int, codec: Codec) -> Lane:
         lane = self._lanes.get((priority, codec))

@@ -14,8 +14,8 @@ from streaming.frame import Frame
 from streaming.rows import Getter, Row, Rows, Tables
 from streaming.selection import Frequency
 
-ViewKey = tuple[int, Codec, Frequency, Filter | None, frozenset[tuple[DataType, Symbols]]]
-
+ViewKey = tuple[int, Codec, Frequency, Filter | None, frozenset[tuple[DataType, Symbols]], int]
+"""The last is the slice: at a tick not all who get the same are written to at once."""
 
 PURE_EVENTS = frozenset({DataType.STATUS, DataType.TRADE})
 """The data types without a state that is sent as it changes."""
@@ -27,20 +27,20 @@ class Receiver(Protocol):
     def deliver(self, frame: Frame) -> bool: ...
 
 
-def view_key(priority: int, codec: Codec, pace: Pace, coverage: Coverage) -> ViewKey:
-    """What makes two connections' views the same."""
-    return priority, codec, *pace, frozenset(coverage.items())
+def view_key(priority: int, codec: Codec, pace: Pace, coverage: Coverage, part: int = 0) -> ViewKey:
+    """What makes two connections' views the same. ``part``: their slice."""
+    return priority, codec, *pace, frozenset(coverage.items()), part
 
 
 class View:
-    """The connections with one coverage at one frequency, one filter, one priority and one codec. ``changed`` waits for the next
-    tick."""
+    """The connections with one coverage at one frequency, one filter, one priority and one codec: all of them, or where there are
+    ticks a slice. ``changed`` waits for the next tick."""
 
     __slots__ = ("_getters", "changed", "codec", "coverage", "filter", "frequency", "key", "priority", "receivers")
 
     def __init__(self, key: ViewKey) -> None:
         self.key = key
-        self.priority, self.codec, self.frequency, self.filter, items = key
+        self.priority, self.codec, self.frequency, self.filter, items, _ = key
         self.coverage: Coverage = dict(items)
         self.receivers: dict[Receiver, None] = {}
         self.changed: dict[DataType, set[str]] = {}

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from argus.config import config
 from argus.errors import UNKNOWN_SYMBOL
 from marketdata.api import latest
 from marketdata.latest import LatestStore
@@ -66,8 +67,10 @@ def test_the_feed_that_is_silent_longest_counts(two: LatestStore) -> None:
     assert body(two, [])["as_of"] == "2026-08-05T10:13:20.000+08:00"
     take(two, batch(1, quote("BTCUSDT.BINANCE", 61000.1), feed="crypto", canary=None))
     answer = body(two, [])
-    assert answer["as_of"] is None
-    assert answer["stale"] is True
+    assert (answer["as_of"], answer["stale"]) == (None, False), "it has its time to begin"
+    two.feeds["crypto"].since -= config.stale_after
+    answer = body(two, [])
+    assert (answer["as_of"], answer["stale"]) == (None, True)
 
 
 def test_before_the_first_message_there_is_nothing_and_it_is_stale() -> None:

@@ -16,8 +16,7 @@ TERMINAL = '[data-terminal="main"]'
 
 def fact(page: Page, name: str) -> str:
     """What is told of the terminal; empty where it is not told now."""
-    found = page.locator(f'{TERMINAL} [data-fact="{name}"]')
-    return found.inner_text() if found.count() else ""
+    return "".join(page.locator(f'{TERMINAL} [data-fact="{name}"]').all_inner_texts())
 
 
 def knob(page: Page, where: str, name: str) -> Locator:

@@ -27,7 +27,8 @@ from marketdata.types import EVENTS, KLINES, DataType, Quote, TradingStatus
 from streaming import protocol
 from streaming.connection import Connection
 from streaming.heartbeat import Heartbeats
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.past import Past
 from streaming.resume import Return, fresh
 from streaming.saved import Saved

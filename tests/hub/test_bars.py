@@ -7,7 +7,8 @@ import time
 import pytest
 
 from marketdata.types import DataType
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency
 from tests.hub.market import EPOCH, Client, bar, blob, make_hub, quote
 

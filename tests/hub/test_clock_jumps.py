@@ -8,7 +8,7 @@ import pytest
 
 from streaming import hub as hub_module
 from streaming.heartbeat import Heartbeats
-from streaming.hub import LAG_WINDOW, MERGED_INTERVAL
+from streaming.merging import LAG_WINDOW, MERGED_INTERVAL
 from tests.hub.market import Client, blob, make_hub, quote
 
 A, B = "000001.SZ", "600000.SH"

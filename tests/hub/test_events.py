@@ -15,7 +15,8 @@ from marketdata.types import DataType
 from streaming import outbox
 from streaming.codecs import DEFLATED, MSGPACK
 from streaming.frame import Frame
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency
 from tests.hub.market import Client, blob, make_hub, quote
 

@@ -9,7 +9,9 @@ import pytest
 from marketdata.statuses import Statuses
 from marketdata.types import DataType, TradingStatus
 from streaming.frame import Frame
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
+from streaming.hub import SLICE, SLICES, Hub
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
+from streaming.runtime import TICK
 from streaming.selection import Frequency, Selection
 from tests.hub.market import Client, blob, changes, make_hub, principal, quote
 
@@ -188,6 +190,34 @@ def test_ticks_of_different_views_are_spread_over_the_period(hub: Hub) -> None:
     assert 5 <= served <= 15
     hub.tick(began + 1.1)
     assert all(client.wire.messages for client in clients)
+
+
+def test_a_thousand_who_get_the_same_do_not_wake_together_and_share_few_frames(hub: Hub) -> None:
+    clients = [Client(hub, str(n)) for n in range(1000)]
+    frames: list[Frame] = []
+    for client in clients:
+        client.wire.write = frames.append  # type: ignore[method-assign, assignment]
+        client.cover([A], frequency=Frequency.S1)
+    began = time.monotonic()
+    hub.receive(blob([quote(A, 1)], 1))
+    at_once = []
+    for tick in range(1, 23):
+        before = len(frames)
+        hub.tick(began + tick * TICK)
+        at_once.append(len(frames) - before)
+    assert sum(at_once) == len(frames) == 1000
+    assert max(at_once) <= 150
+    assert len({id(frame) for frame in frames}) == SLICES
+
+
+def test_few_who_get_the_same_share_one_frame(hub: Hub) -> None:
+    clients = [Client(hub, str(n)) for n in range(SLICE)]
+    for client in clients:
+        client.cover([A], frequency=Frequency.S1)
+    assert hub.counters.views == 1
+    hub.detach(clients[0].connection)
+    Client(hub, "another").cover([A], frequency=Frequency.S1)
+    assert hub.counters.views == 1
 
 
 def test_higher_priority_is_served_first(hub: Hub) -> None:

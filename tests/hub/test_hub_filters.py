@@ -17,7 +17,8 @@ from streaming.connection import Connection
 from streaming.coverage import cover
 from streaming.filters import FILTERED, Filter, QuoteField
 from streaming.frame import Frame
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency, Selection
 from tests.hub.market import Client, StoppableWire, blob, make_hub, principal
 from tests.hub.test_filters import A, B, C, Paper, at, filters, meets

@@ -15,7 +15,7 @@ from marketdata.builder import LiveBar
 from marketdata.statuses import Statuses
 from marketdata.types import KLINES, DataType, Quote, TradingStatus
 from streaming.frame import Frame
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency, Selection
 from tests.hub.market import Client, bar, blob, changes, make_hub, principal, quote
 

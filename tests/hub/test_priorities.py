@@ -9,7 +9,8 @@ import pytest
 from argus.errors import OVERLOADED, ArgusError
 from marketdata.statuses import Statuses
 from marketdata.types import DataType
-from streaming.hub import MERGE_AFTER, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER
 from streaming.overload import BUSY, FALL, LAG, LATE, RECONNECT_AFTER_MS, RISE, Level, Load
 from streaming.relief import Relief
 from streaming.selection import Frequency

@@ -157,7 +157,7 @@ async def test_a_client_that_never_reads_stays_small_is_dropped_and_nobody_else_
     await say(client, "cover")
     silent = await mute(port)
     await report_when(client, lambda report: report["connections"] == before["connections"] + 1)
-    await say(client, "publish", 2000, 60, 0.03)
+    await say(client, "publish", 2000, 60, 0.06)
     largest = 0
     seqs: list[int] = []
     while len(seqs) < 60:

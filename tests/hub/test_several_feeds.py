@@ -10,7 +10,8 @@ from argus.config import config
 from marketdata.batch import Term
 from marketdata.types import DataType
 from streaming.frame import Frame
-from streaming.hub import MERGE_AFTER, MERGED_INTERVAL, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.selection import Frequency
 from tests.hub.market import Client, bar, blob, make_hub, quote
 

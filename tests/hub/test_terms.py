@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from marketdata.batch import Term
 from marketdata.types import KLINES, DataType
 from streaming.frame import Frame
-from streaming.hub import MERGE_AFTER, Hub
+from streaming.hub import Hub
+from streaming.merging import MERGE_AFTER
 from streaming.selection import Frequency
 from tests.hub.market import Client, bar, blob, make_hub, quote
 
