@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 
 import msgspec
@@ -13,12 +11,13 @@ import structlog
 
 from argus.config import config
 from argus.errors import EVENT_OVERFLOW, SLOW_CLIENT
-from marketdata.batch import Bars, Batch, Events, decode
+from marketdata.batch import Batch, decode
 from marketdata.journal import TOO_MUCH, Reading
-from marketdata.klines import KLINE_OF, Wanted
+from marketdata.klines import Wanted
 from marketdata.latest import LatestStore
 from marketdata.types import EVENTS, KLINES, DataType
 from streaming.acknowledged import Acknowledged
+from streaming.audience import Audience
 from streaming.codecs import Announcement, Codec, Head
 from streaming.connection import Connection
 from streaming.coverage import Changes, Coverage, Pace, Symbols, cover, merged
@@ -37,25 +36,14 @@ from streaming.protocol import Epoch, Gap, GapMessage
 from streaming.resume import missed
 from streaming.rows import Table
 from streaming.selection import Frequency, Selection
+from streaming.taken import First, take
 from streaming.terms import NOWHERE, Position, Terms
-from streaming.views import Receiver, View, ViewKey, view_key
+from streaming.views import Receiver, View
 
 log = structlog.get_logger(__name__)
 
 EVERYBODY = sys.maxsize
 """Above every priority."""
-PHASES = 0.618034
-"""The golden ratio spreads the ticks of any number of views evenly."""
-SLICES = 20
-"""Parts of those who get the same at one frequency, each with a tick of its own: as many as there are ticks of the hub in 1 s."""
-SLICE = 50
-"""Receivers from which on the next slice is begun: each builds its frame anew."""
-
-ON_DEMAND = frozenset({DataType.TRADE, *KLINES})
-"""The data types that feeds bring only where somebody wants them."""
-
-
-First = Mapping[DataType, Mapping[str, bytes | None]]
 
 
 class Hub:
@@ -79,18 +67,11 @@ class Hub:
         self.behind: dict[Connection, None] = {}
         self.counters = Counters()
         self.on_gap = on_gap
-        self.demand = 0
-        """Counts up whenever what ``wanted`` says may have changed."""
-        self._views: dict[object, View] = {}
-        self._lanes: dict[tuple[int, Codec], Lane] = {}
-        """Priority and codec -> their views; those of a higher priority come first."""
+        self._audience = Audience(self.newest)
         self._terms = Terms()
         self._healing = Healing(on_missed)
         self._merging = Merging()
         self._acknowledging: dict[Acknowledged, None] = {}
-        self._lingering: deque[tuple[float, Wanted]] = deque()
-        self._due: list[tuple[float, int, View]] = []
-        self._made = 0
         collector.watch(self.counters)
 
     def attach(self, connection: Connection) -> None:
@@ -201,20 +182,19 @@ class Hub:
             self._let_go(batch.feed, self._healing.waiting(batch.feed))
         if batch.symbols or batch.bars or batch.events:
             withheld = self._healing.withholds(batch.feed)
-            events, bars, first = self._take(batch.events, batch.bars, withheld=withheld)
+            taken = take(self.newest.bars, self._audience.wanting, batch.events, batch.bars, withheld=withheld)
             if withheld:
-                events, first = _with_ends(events, first), {data_type: dict.fromkeys(ends) for data_type, ends in first.items()}
-                if events:
-                    self._withhold(batch.feed, events)
-                    events = {}
-            below = self._merge(batch, bars)
+                if happened := taken.happened():
+                    self._withhold(batch.feed, happened)
+                taken = taken.later()
+            below = self._merge(batch, taken.bars)
             everything = len(batch.symbols) == len(self.store.fragments)
             table = self.store.fragments if everything else dict(zip(batch.symbols, batch.fragments, strict=True))
-            if first:
-                self._tell_acknowledging(batch.feed, _with_ends(events, first))
-            self._fan_out(batch.feed, table, bars, events, below, more=bool(first))
-            if first:
-                self._restate(first, first)
+            if taken.first:
+                self._tell_acknowledging(batch.feed, taken.happened())
+            self._fan_out(batch.feed, table, taken.bars, taken.events, below, more=bool(taken.first))
+            if taken.first:
+                self._restate(taken.first, taken.first)
             counters.fan_out.add(time.perf_counter() - started)
             counters.age.add(max(0.0, time.time() - batch.published / 1000))
         if gap or batch.epoch != before[0] or batch.term is not None:
@@ -276,35 +256,26 @@ class Hub:
             self._send_merged(feed)
         for item in list(self._acknowledging):
             item.tick(now)
-        while self._lingering and self._lingering[0][0] <= now:
-            self._lingering.popleft()
-            self.demand += 1
-        while self._due and self._due[0][0] <= now:
-            due, number, view = heapq.heappop(self._due)
-            if view.receivers:
-                self._send_tick(view)
-                period = view.frequency.seconds
-                heapq.heappush(self._due, (due + period * ((now - due) // period + 1), number, view))
+        self._audience.forget_lingering(now)
+        for view in self._audience.due(now):
+            self._send_tick(view)
         for connection in list(self.behind):
             if connection.stalled(now) >= config.send_timeout:
                 connection.cut_off()
         self.counters.behind = len(self.behind)
 
+    @property
+    def demand(self) -> int:
+        """Counts up whenever what ``wanted`` says may have changed."""
+        return self._audience.demand
+
     def wanted(self) -> Wanted:
         """The bars and the trades that the clients cover together. Bars that nobody covers any more are forgotten: they will get
         old."""
-        wanted: dict[DataType, frozenset[str] | None] = {}
-        for data_type in ON_DEMAND:
-            parts = [lane.covered(data_type) for lane in self._lanes.values()]
-            parts += [left.get(data_type, frozenset()) for _, left in self._lingering]
-            if None in parts:
-                wanted[data_type] = None
-                continue
-            names = frozenset[str]().union(*(part for part in parts if part is not None))
-            if data_type in KLINES:
+        wanted = self._audience.wanted()
+        for data_type in KLINES:
+            if (names := wanted.get(data_type, frozenset())) is not None:
                 self.newest.bars.keep(data_type, names)
-            if names:
-                wanted[data_type] = names
         return wanted
 
     def of_key(self, key_id: int) -> list[Connection]:
@@ -347,50 +318,6 @@ class Hub:
                 connection.outbox.merge()
                 connection.say(message)
 
-    def _take(
-        self, happening: Events, forms: Bars, *, withheld: bool = False
-    ) -> tuple[EventTables, Mapping[DataType, Table], First]:
-        """What a message says of events and of bars that form, as far as somebody here wants it: others have wanted the rest.
-        Apart from these the symbols of which no bar was known, each with the last one that has closed: what is now known of them
-        is the snapshot that their subscribers wait for. Of events that are ``withheld`` all, as somebody may yet want them."""
-        known_bars = self.newest.bars
-        events: dict[DataType, dict[str, list[bytes]]] = {}
-        bars: dict[DataType, Table] = {}
-        forming = {KLINE_OF[period]: table for period, table in forms.items()}
-        first: dict[DataType, dict[str, bytes | None]] = {}
-        for data_type in {**happening, **forming}:
-            happened = happening.get(data_type, ((), ()))
-            formed = forming.get(data_type, ((), ()))
-            symbols = {*happened[0], *formed[0]}
-            wanted = self._wanted(data_type, symbols)
-            if data_type in KLINES:
-                # What is known stays as it is, though whoever wanted it is away for a while.
-                wanted |= known_bars.known(data_type) & symbols
-            if withheld:
-                for symbol, fragment in zip(*happened, strict=True):
-                    if symbol not in wanted:
-                        events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
-            if not wanted:
-                continue
-            pairs = [pair for pair in zip(*happened, strict=True) if pair[0] in wanted]
-            new: set[str] = set()
-            if data_type in KLINES:
-                new = wanted - known_bars.known(data_type)
-                pairs = known_bars.close(data_type, pairs)
-                table = {symbol: fragment for symbol, fragment in zip(*formed, strict=True) if symbol in wanted}
-                known_bars.form(data_type, table)
-                if new:
-                    first[data_type] = {symbol: None for symbol in new}
-                    table = {symbol: fragment for symbol, fragment in table.items() if symbol not in new}
-                if table:
-                    bars[data_type] = table
-            for symbol, fragment in pairs:
-                if symbol in new:
-                    fragment, first[data_type][symbol] = first[data_type][symbol], fragment
-                if fragment is not None:
-                    events.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
-        return events, bars, first
-
     def _ends(self, codec: Codec, covered: Mapping[DataType, Set[str]], first: First) -> Happened | None:
         ends = [(t, symbol, first[t][symbol]) for t, symbols in covered.items() for symbol in symbols]
         found = [(symbol, codec.fragment(t, end)) for t, symbol, end in ends if end is not None]
@@ -400,20 +327,16 @@ class Hub:
     def _tell_acknowledging(self, feed: str, events: EventTables) -> None:
         """Give all events of a message to those who acknowledge them, with the bars that others have in a snapshot."""
         message = Outgoing(self._head(feed, more=True), {}, Changes({}), events)
-        for lane in self._lanes.values():
+        for lane in self._audience.everybody():
             for view, frame in lane.frames(message):
                 for receiver in view.receivers:
                     if isinstance(receiver, Acknowledged):
                         receiver.deliver(frame)
 
-    def _wanted(self, data_type: DataType, symbols: Collection[str], lanes: Iterable[Lane] | None = None) -> set[str]:
-        lanes = self._lanes.values() if lanes is None else lanes
-        return {symbol for lane in lanes for symbol in lane.wanted(data_type, symbols)}
-
     def _restate(self, keys: Mapping[DataType, Collection[str]], first: First | None = None) -> None:
         """Send how these stand as a snapshot to all who cover them, at whatever frequency. The bars among these that have just
         closed are events to those who get it later, when others may have closed."""
-        for (priority, codec), lane in self._lanes.items():
+        for (priority, codec), lane in self._audience.lanes.items():
             for view in lane.touched(keys):
                 covered = {t: symbols.among(keys[t]) for t, symbols in view.coverage.items() if t in keys}
                 for frame in self.newest.frames(covered, codec, priority, snapshot=True, coverage=view.coverage):
@@ -435,14 +358,14 @@ class Hub:
         more: bool = False,
     ) -> None:
         """Send it to everybody; below a priority the events alone, as the states come merged. ``more``: others of it follow."""
-        passing = decide(self.newest.filters, [lane.filtered for lane in self._lanes.values()], quotes)
-        lanes = [lane for key, lane in self._lanes.items() if key[0] >= merge_below]
+        passing = decide(self.newest.filters, [lane.filtered for lane in self._audience.everybody()], quotes)
+        lanes = self._audience.not_below(merge_below)
         self._send_states(feed, quotes, bars, events, lanes, passing, more=more)
         if merge_below:
             self._merging.keep_passing(feed, passing)
         if events and merge_below:
             happened = Outgoing(self._head(feed, more=True), {}, Changes({}), events)
-            self._send_out(happened, [lane for key, lane in self._lanes.items() if key[0] < merge_below])
+            self._send_out(happened, self._audience.below(merge_below))
 
     def _send_states(
         self,
@@ -460,7 +383,7 @@ class Hub:
         tables = {DataType.QUOTE: quotes, **bars}
         chosen = {lane: lane.filtered.choose(passing) for lane in lanes} if passing else {}
         for data_type in DERIVED:
-            wanted = self._wanted(data_type, quotes.keys(), lanes)
+            wanted = self._audience.wanting(data_type, quotes.keys(), lanes)
             wanted.update(*(keys.get(data_type, ()) for views in chosen.values() for keys in views.values()))
             if wanted:
                 tables[data_type] = self.newest.facets.table(data_type, wanted)
@@ -506,17 +429,17 @@ class Hub:
         happened = self._healing.waiting(feed)
         for entry in found.entries:
             if (position := (entry.epoch, entry.seq)) not in happened:
-                events, _, first = self._take(entry.events, {})
-                happened[position] = _with_ends(events, first)
-                if first:
-                    self._restate(first)
+                taken = take(self.newest.bars, self._audience.wanting, entry.events, {})
+                happened[position] = taken.happened()
+                if taken.first:
+                    self._restate(taken.first)
         self._let_go(feed, {position: happened[position] for position in sorted(happened)})
 
     def _let_go(self, feed: str, happened: Mapping[Position, EventTables]) -> None:
         for (epoch, seq), events in happened.items():
             if events:
                 head = Head(feed, epoch, seq, more=True)
-                self._send_out(Outgoing(head, {}, Changes({}), events), self._lanes.values())
+                self._send_out(Outgoing(head, {}, Changes({}), events), self._audience.everybody())
         self._healing.close(feed)
 
     def _tell_gap(self, gap: Gap) -> None:
@@ -527,20 +450,14 @@ class Hub:
 
     def linger(self, connection: Connection, until: float) -> None:
         """A client may come back until a moment (monotonic): what it covers on demand stays wanted though nobody gets it."""
-        covered = _covered(connection.coverages())
-        wanted: dict[DataType, frozenset[str] | None] = {}
-        for data_type in ON_DEMAND:
-            if (symbols := covered[data_type]) is not None:
-                wanted[data_type] = symbols.names
-        if wanted:
-            self._lingering.append((until, wanted))
+        self._audience.linger(list(connection.coverages()), until)
 
     def _merge(self, batch: Batch, bars: Mapping[DataType, Table]) -> int:
         """Keep what a message changes for those who get it merged: the plans of a priority below what is returned."""
         feed, merging = batch.feed, self._merging
         below = merging.judge(batch)
         self.counters.lag = merging.lag
-        if not any(priority < below for priority, _ in self._lanes):
+        if not self._audience.below(below):
             below = 0
         if merging.below(feed) not in (0, below):
             # The message at hand is still to come.
@@ -562,7 +479,7 @@ class Hub:
             for table in [quotes if data_type is DataType.QUOTE else forming[data_type]]
         }
         passing = {filter: filters.admitted(filter, symbols) for filter, symbols in pool.passing.items()}
-        lanes = [lane for key, lane in self._lanes.items() if key[0] < pool.below]
+        lanes = self._audience.below(pool.below)
         self._send_states(feed, tables.pop(DataType.QUOTE), tables, {}, lanes, passing, more=more)
 
     def _newly(self, data_type: DataType, covered: Symbols, before: Symbols | None, filter: Filter | None) -> set[str]:
@@ -572,38 +489,10 @@ class Hub:
             new -= before.among(symbols)
         return new if filter is None else self.newest.filters.admitted(filter, new)
 
-    def _join(self, connection: Connection, receiver: Receiver, pace: Pace, coverage: dict[DataType, Symbols]) -> View:
-        key = view_key(connection.priority, connection.codec, pace, coverage)
-        if pace[0] is not Frequency.REALTIME:
-            key = self._slice(key)
-        view = self._views.get(key)
-        if view is None:
-            view = self._views[key] = View(key)
-            self._lane(view.priority, view.codec).add(view)
-            if view.filter is not None:
-                self.newest.filters.take(view.filter)
-            self._note_demand(view)
-            if not view.realtime:
-                self._made += 1
-                phase = (self._made * PHASES) % 1
-                heapq.heappush(self._due, (time.monotonic() + view.frequency.seconds * (1 - phase), self._made, view))
-        view.receivers[receiver] = None
-        self.counters.views = len(self._views)
+    def _join(self, connection: Connection, receiver: Receiver, pace: Pace, coverage: Coverage) -> View:
+        view = self._audience.join(receiver, connection.priority, connection.codec, pace, coverage)
+        self.counters.views = len(self._audience)
         return view
-
-    def _slice(self, first: ViewKey) -> ViewKey:
-        """The first slice with room, or the emptiest."""
-        keys = [(*first[:-1], part) for part in range(SLICES)]
-        sizes = [len(view.receivers) if (view := self._views.get(key)) else 0 for key in keys]
-        return next((key for key, size in zip(keys, sizes, strict=True) if size < SLICE), keys[sizes.index(min(sizes))])
-
-    def _lane(self, priority: int, codec: Codec) -> Lane:
-        lane = self._lanes.get((priority, codec))
-        if lane is None:
-            lane = Lane(codec, self.newest.converted(codec))
-            lanes = {**self._lanes, (priority, codec): lane}
-            self._lanes = dict(sorted(lanes.items(), key=lambda item: -item[0][0]))
-        return lane
 
     def _leave_views(self, connection: Connection) -> None:
         left: list[tuple[View, Receiver]] = [(view, connection) for view in connection.views]
@@ -612,29 +501,9 @@ class Hub:
             if item.view is not None:
                 left.append((item.view, item))
         for view, receiver in left:
-            view.receivers.pop(receiver, None)
-            if not view.receivers:
-                del self._views[view.key]
-                self._lanes[view.priority, view.codec].remove(view)
-                if view.filter is not None:
-                    self.newest.filters.release(view.filter)
-                self._note_demand(view)
+            self._audience.leave(view, receiver)
         connection.views = []
-        self.counters.views = len(self._views)
-
-    def _note_demand(self, view: View) -> None:
-        if not ON_DEMAND.isdisjoint(view.coverage):
-            self.demand += 1
-
-
-def _with_ends(events: EventTables, first: First) -> EventTables:
-    """Events, and after them the bars that have closed of the symbols of which none was known."""
-    result = {data_type: {symbol: list(pieces) for symbol, pieces in table.items()} for data_type, table in events.items()}
-    for data_type, ends in first.items():
-        for symbol, fragment in ends.items():
-            if fragment is not None:
-                result.setdefault(data_type, {}).setdefault(symbol, []).append(fragment)
-    return result
+        self.counters.views = len(self._audience)
 
 
 def _covered(coverages: Iterable[Coverage]) -> dict[DataType, Symbols | None]:

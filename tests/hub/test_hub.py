@@ -8,8 +8,9 @@ import pytest
 
 from marketdata.statuses import Statuses
 from marketdata.types import DataType, TradingStatus
+from streaming.audience import SLICE, SLICES
 from streaming.frame import Frame
-from streaming.hub import SLICE, SLICES, Hub
+from streaming.hub import Hub
 from streaming.merging import MERGE_AFTER, MERGED_INTERVAL
 from streaming.runtime import TICK
 from streaming.selection import Frequency, Selection
