@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,122 @@ def test_every_metric_of_asking_terminals_is_explained() -> None:
     names = [f"{one._name}{'_total' if isinstance(one, Counter) else ''}" for one in ours]
     assert len(names) >= 8
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_every_metric_of_the_stream_is_explained() -> None:
+    from streaming.metrics import Counters, StreamCollector
+
+    collector = StreamCollector()
+    counters = Counters()
+    collector.watch(counters)
+    exported = [f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in collector.collect()]
+    assert len(exported) >= 20
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("operations.md", "limits.md")]
+    # A counter with a label is named with it.
+    assert [name for name in exported if not any(re.search(rf"`{name}[`{{]", page) for page in pages)] == []
+
+
+WORDS: dict[float, str] = {2: "two", 3: "three", 5: "five", 10: "ten", 30: "thirty"}
+"""Numbers as the pages write them out."""
+
+
+RATE = int(Config.model_fields["admit_per_second"].default)
+
+
+def limits_of_the_code() -> list[str]:
+    """What the page of limits says in numbers."""
+    from argus.access.limits.base import LEASE, RENEW
+    from argus.access.principal import MESSAGES_PER_SECOND, SUBSCRIPTIONS
+    from streaming import admission, merging, overload, throttle
+    from streaming.overload import Level
+    from streaming.runtime import TICK
+    from streaming.session import MAX_REFUSED
+    from streaming.subscriptions import MAX_SUBSCRIPTIONS
+
+    least, most = (ms // 1000 for ms in overload.RECONNECT_AFTER_MS)
+    assert (admission.SHARE, merging.MERGE_AFTER / 4) == (1 / 4, 1 / 2), "the page writes these out"
+    assert (overload.RISE, overload.LOW, overload.LONGEST_FALL) == (1, 1 / 2, 60), "these too"
+    return [
+        f"`ARGUS_ADMIT_PER_SECOND` ({RATE}) of each web process, twice as many at once",
+        f"at {RATE} per second the last of 5,000 is told {5_000 / RATE - admission.BURST:g} seconds",
+        f"nobody is told more than {admission.LONGEST}",
+        f"Of the {WORDS[admission.BURST]} seconds' worth that the bucket holds",
+        "forgotten at a quarter of the rate",
+        f"{WORDS[throttle.BURST]} seconds' worth at once",
+        f"{WORDS[throttle.PATIENCE]} seconds' worth of messages refused",
+        f"{throttle.UNKNOWN} per second, as above; {MAX_REFUSED} refusals",
+        f"| subscriptions of a connection | {MAX_SUBSCRIPTIONS} |",
+        f"renews every {WORDS[RENEW]} seconds; those of a process that dies count no more after {WORDS[LEASE]}",
+        f"A new plan has {SUBSCRIPTIONS:,} subscriptions",
+        f"and {MESSAGES_PER_SECOND} messages per second",
+        f"measures itself {1 / TICK:g} times a second, over the last {WORDS[overload.WINDOW]} seconds",
+        f"`argus_stream_busy` | {overload.BUSY:g} |",
+        f"`argus_stream_late` | {overload.LATE:g} s |",
+        f"(of the last one) | {overload.LAG:g} s |",
+        f"for one second without a break, so the last is reached after {WORDS[Level.SHED_LOW]} at the earliest",
+        f"under half of every mark for {WORDS[overload.FALL]} seconds",
+        f"has to rise again within {overload.RELAPSE:g} s) this time doubles, to a minute at most",
+        f"served every {Level.MERGE_LOW.interval:g} s",
+        f"the same for normal priority, every {Level.MERGE_NORMAL.interval:g} s",
+        f"as 2, every {Level.SHED_LOW.interval:g} s",
+        f"{overload.SHED_SHARE:.0%} per second, at least {overload.SHED_LEAST:g}, are".replace("%", " %"),
+        f"more than {merging.MERGE_AFTER:g} s late",
+        "until it is below half a second",
+        f"between {least} and {most} seconds",
+    ]
+
+
+def scale_of_the_code() -> list[str]:
+    """What the page of scaling says of settings and constants; the rest of its numbers is measured."""
+    from argus.access.limits.base import RENEW
+    from marketdata.demand import SLOTS
+    from marketdata.publisher import SNAPSHOT_INTERVAL
+    from streaming.audience import SLICE, SLICES
+    from streaming.saved import HELD
+
+    assert SNAPSHOT_INTERVAL == 1, "the page writes it out"
+    return [
+        f"| handshakes that a web process lets in | {RATE} per second |",
+        f"`clients / ({RATE} N)` seconds, {100_000 / RATE / 10:g} s for 100,000 clients and 10 processes",
+        f"held for {HELD} s, so `N >= clients / {HELD * RATE:,}`",
+        f"takes a lease that is renewed every {WORDS[RENEW]} seconds",
+        f"1,000,000 connections renew {1_000_000 / RENEW:,.0f} leases a second",
+        f"**{SLOTS} web processes with clients of bars or trades**: they say what they want in {SLOTS} numbered places",
+        f"spread over up to {SLICES} phases of the interval, a phase for each {SLICE} of them until there are {SLICES * SLICE:,}",
+        "at most once a second, from the publisher",
+    ]
+
+
+def faults_of_the_code() -> list[str]:
+    """How long the page of the faults says that Redis is waited for, and until what was lost is there again."""
+    from argus.access.limits.base import RENEW
+    from marketdata import journal, lease, publish
+    from streaming import saved
+
+    assert (journal.TIMEOUT, saved.RENEW) == (lease.TTL / 4, 120), "the page names one for both, and writes it out"
+    return [
+        f"longer than {journal.TIMEOUT:g} s (journal, lease) or {publish.SEND_TIMEOUT:g} s (channel layer) counts as none",
+        f"cannot be renewed for {lease.TTL:g} s nobody publishes",
+        f"written again within two minutes, connections are counted again within {WORDS[RENEW]} seconds",
+    ]
+
+
+def trades_of_the_code() -> list[str]:
+    """How many symbols' trades a terminal carries."""
+    from marketdata.sources.qmt.trades import LIMIT
+
+    return [f"A terminal carries the trades of {LIMIT} symbols at a time"]
+
+
+@pytest.mark.parametrize(
+    ("page", "numbers"),
+    [
+        ("limits", limits_of_the_code),
+        ("scaling", scale_of_the_code),
+        ("architecture", faults_of_the_code),
+        ("protocol", trades_of_the_code),
+    ],
+)
+def test_the_numbers_of_a_page_are_those_of_the_code(page: str, numbers: Callable[[], list[str]]) -> None:
+    text = " ".join((DOCS / f"{page}.md").read_text(encoding="utf-8").split())
+    assert [phrase for phrase in numbers() if phrase not in text] == []
