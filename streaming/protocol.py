@@ -227,7 +227,8 @@ class Gap(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_"
     ``subscription``: it is about that one alone, which has a position of its own because it is acknowledged.
 
     ``filled``: every event among them, and the newest of every state that they changed, has been or will be sent. ``source``
-    says where from: ``journal``, ``state`` where there are no events to look for, or ``snapshot`` where the gap is not filled.
+    says where from: ``journal``, ``state`` where there are no events to look for, or where the gap is not filled ``snapshot``, or
+    ``none`` where a subscription's events are missing.
     """
 
     feed: str
