@@ -69,6 +69,18 @@ async def test_it_plays_what_was_recorded_from_a_moment_on(server: Server, key: 
     assert [(frame["epoch"], frame["seq"]) for frame in frames][1:] == [(3, item.seq) for item in RECORDED[20:]]
 
 
+@pytest.mark.parametrize("by_message", [False, True])
+async def test_a_replay_has_no_session_to_come_back_to(
+    server: Server, key: str, archive: RecordingArchive, *, by_message: bool
+) -> None:
+    path = f"/ws?replay={moment(RECORDED[20].at)}"
+    async with client(server, None if by_message else key, path=path) as one:
+        told = await one.receive("connected")
+        if by_message:
+            told = await one.ask("auth", key=key)
+        assert "session" not in told
+
+
 async def test_a_replay_that_begins_between_two_terms_has_the_first_message_of_the_new_one(
     server: Server, key: str, archive: RecordingArchive
 ) -> None:

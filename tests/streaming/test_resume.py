@@ -12,7 +12,7 @@ from argus.access.models import APIKey
 from marketdata.batch import Term
 from streaming import runtime, saved
 from tests.streaming.returning import Source, again, first, trade
-from tests.streaming.server import SYMBOLS, Server, client, new_key, quote, until
+from tests.streaming.server import SYMBOLS, Server, client, new_key, quote, subscriber, until
 
 A, B, C = SYMBOLS[:3]
 
@@ -157,6 +157,29 @@ async def test_an_unknown_session_is_refused_and_the_connection_goes_on(server: 
         answer = await one.ask("resume", session="nonsense")
         assert answer["name"] == "session_unknown"
         assert (await one.ask("subscribe", symbols=[A]))["type"] == "subscribed"
+
+
+async def test_a_session_that_cannot_be_looked_up_now_may_be_asked_for_again(
+    server: Server, source: Source, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with first(server, key, A) as one:
+        pass
+
+    async def away(token: str) -> None:
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saved, "load", away)
+        async with again(server, one.left, key) as (back, answer):
+            assert (answer["name"], answer["retryable"], answer["retry_after"]) == ("not_ready", True, 1)
+            patched.undo()
+            assert (await back.client.ask("resume", session=one.token))["type"] == "resumed"
+
+
+async def test_a_position_without_its_feed_is_refused_where_no_single_feed_is_known(server: Server, key: str) -> None:
+    async with subscriber(server, key, A) as one:
+        answer = await one.ask("resume", epoch=1, seq=1)
+        assert (answer["name"], answer["parameter"]) == ("invalid_argument", "feed")
 
 
 async def test_another_keys_session_is_unknown(server: Server, source: Source, key: str) -> None:

@@ -353,7 +353,8 @@ async def test_a_new_member_of_a_group_is_received_without_asking(server: Server
 
     async with subscriber(server, key, "sector:few") as one:
         await save()
-        await until(lambda: universe.current().sectors.get("few") == (A, new), "the universe to be refreshed")
+        (connection,) = server.connections.values()
+        await until(lambda: connection.symbols == 2, "the subscription to follow the refreshed universe")
         await server.feed.publish(quote(B), quote(new))
         assert [item["symbol"] for item in (await one.receive("data"))["data"]] == [new]
 
