@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import socket
@@ -11,10 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import redis
+from pytest_django import DjangoDbBlocker
 
 from bench.redis_server import find_redis
 
@@ -137,26 +136,23 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_fa
         settings["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _default_plans_survive_a_flush() -> None:
-    """A transactional test empties every table after it, and with them the rows that a migration has made."""
-    from django.apps import apps
-    from django.db import connections
-    from django.db.models.signals import post_migrate
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """A transactional test empties every table after it, and with them the rows that migrations have made: these are put back
+    as they were, where Django would look for every content type and permission anew, after each of a thousand tests."""
+    from django.core.management.commands import flush
+    from django.db import connections, transaction
 
-    plans = importlib.import_module("argus.access.migrations.0002_default_plans")
-    klines = importlib.import_module("argus.access.migrations.0003_klines")
-    trades = importlib.import_module("argus.access.migrations.0004_trades")
-    stream_limits = importlib.import_module("argus.access.migrations.0005_stream_limits")
+    def run(statements: list[str]) -> None:
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
 
-    def make_again(using: str, **_: object) -> None:
-        if "access_plan" in connections[using].introspection.table_names():
-            plans.create_plans(apps, SimpleNamespace(connection=connections[using]))
-            klines.add_klines(apps, SimpleNamespace(connection=connections[using]))
-            trades.add_trades(apps, SimpleNamespace(connection=connections[using]))
-            stream_limits.allow_what_was_allowed(apps, SimpleNamespace(connection=connections[using]))
-
-    post_migrate.connect(make_again, sender=apps.get_app_config("access"), weak=False)
+    with django_db_blocker.unblock():
+        tables = connections["default"].introspection.django_table_names(only_existing=True, include_views=False)
+        run([f'CREATE TABLE "migrated_{table}" AS SELECT * FROM "{table}"' for table in tables])
+    put_back = [f'INSERT INTO "{table}" SELECT * FROM "migrated_{table}"' for table in tables]
+    flush.emit_post_migrate_signal = lambda *_: run(put_back)
 
 
 @pytest.fixture(autouse=True)

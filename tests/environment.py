@@ -15,7 +15,8 @@ def folder(prefix: str) -> str:
 
 for name in [name for name in os.environ if name.startswith("ARGUS_") and not name.startswith("ARGUS_TEST_")]:
     del os.environ[name]
-for name in ("REDIS_URL", "DATABASE_URL"):
+# Without bytecode each of the hundreds of processes that tests start compiles the whole of Argus again.
+for name in ("REDIS_URL", "DATABASE_URL", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
 os.environ["ARGUS_DATA_DIR"] = folder("argus-test-")
 os.environ["ARGUS_LOG_FILE"] = "false"

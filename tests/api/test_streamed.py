@@ -35,8 +35,7 @@ SEND_TIMEOUT = "1"
 @pytest.fixture(scope="module", params=COMMANDS)
 def http(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     service = Service(tmp_path_factory.mktemp(request.param), ARGUS_SEND_TIMEOUT=SEND_TIMEOUT)
-    service.manage("migrate", "-v0")
-    key = service.manage("create_key", "test").split()[-1]
+    key = service.install(("create_key", "test")).split()[-1]
     port = free_port()
     service.start(request.param, *COMMANDS[request.param], str(port))
     try:

@@ -63,8 +63,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     directory, port = tmp_path_factory.mktemp("terminal"), free_port()
     with EmulatedTerminal(interval=0.5) as terminal:
         service = Service(Path(directory), ARGUS_FETCH_TIMEOUT="30", **child_environment())
-        service.manage("migrate", "--verbosity", "0")
-        key = service.manage("create_key", "all", "--plan", "unlimited").split()[-1]
+        key = service.install_with_key()
         arguments = ("--port", str(port), "--source", "qmt", "--terminal", f"main={terminal.address}")
         service.start("up", "manage.py", "up", *arguments)
         try:

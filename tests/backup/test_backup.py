@@ -33,10 +33,8 @@ def service(directory: Path) -> Service:
 def old(tmp_path: Path) -> Service:
     """An installation with a user, a key and a recording."""
     made = service(tmp_path / "old")
-    made.manage("migrate", "--verbosity=0")
-    made.env["DJANGO_SUPERUSER_PASSWORD"] = "not-a-secret-1"
-    made.manage("createsuperuser", "--noinput", "--username=ann", "--email=ann@example.com")
-    made.manage("create_key", "strategy", "--plan=standard")
+    make_user = "from django.contrib.auth.models import User; User.objects.create_superuser('ann', 'ann@example.com', 'secret')"
+    made.install(("shell", "-c", make_user), ("create_key", "strategy", "--plan=standard"))
     RecordingArchive(str(made.directory / "archive"), "qmt").write(date(2022, 6, 1), 3, table([message(1), message(2)]))
     return made
 

@@ -15,8 +15,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """One of the two. Its clients have a flow of heartbeats, and little time for what they owe."""
     settings = {"ARGUS_SEND_TIMEOUT": "1", "ARGUS_HEARTBEAT_INTERVAL": "0.05", "ARGUS_MAX_MESSAGE_SIZE": str(LARGEST)}
     service = Service(tmp_path_factory.mktemp(request.param), ARGUS_AUTH_TIMEOUT="60", **settings)
-    service.manage("migrate", "-v0")
-    key = service.manage("create_key", "metrics", "--plan", "unlimited", "--scopes", "read", "operate").split()[-1]
+    key = service.install_with_key()
     port = free_port()
     service.start("web", "-m", "tests.conformance.target", request.param, str(port))
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketdata import periods
@@ -96,6 +96,7 @@ def test_days_of_a_suspended_instrument_are_no_bars() -> None:
     assert as_udf(from_bars(bars[1:]), Period.D1, "SH", CHINA) is EMPTY
 
 
+@settings(deadline=None)
 @given(
     hours=st.sampled_from(HOURS),
     period=st.sampled_from([*RESOLUTIONS.values()]),

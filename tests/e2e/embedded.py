@@ -26,10 +26,9 @@ class Embedded(NamedTuple):
 def embedded(directory: Path, **settings: str) -> Iterator[Embedded]:
     """Run it until the end of the block. Its plan allows as many requests as a test can make."""
     service = Service(directory, **{"ARGUS_SIMULATED_SYMBOLS": "50", **settings})
-    service.manage("migrate", "--verbosity", "0")
     raise_limit = "from argus.access.models import Plan; Plan.objects.update(requests_per_minute=1_000_000, symbols=6000)"
-    service.manage("shell", "-c", raise_limit)
-    key = service.manage("create_key", "tests", "--plan", "professional", "--scopes", "read", "operate").split()[-1]
+    create_key = ("create_key", "tests", "--plan", "professional", "--scopes", "read", "operate")
+    key = service.install(("shell", "-c", raise_limit), create_key).split()[-1]
     port = free_port()
     service.start("up", "manage.py", "up", "--port", str(port))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.conftest import RedisServer
+from tests.environment import folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CELERY_WORKER = ("-m", "celery", "-A", "argus", "worker", "-Q", "terminal.main,argus")
@@ -42,6 +45,19 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> An
     return pytest.fail(f"waited {seconds:g} s in vain for {what}")
 
 
+@cache
+def installation(*commands: tuple[str, ...]) -> tuple[Path, str]:
+    """A data directory in which the database was made and these management commands were run, and what the last one printed.
+
+    It is made once a session: nobody may write there.
+    """
+    made = Service(Path(folder("argus-installation-")))
+    if not commands:
+        return made.directory, made.manage("migrate", "--verbosity", "0")
+    shutil.copytree(installation(*commands[:-1])[0], made.directory, dirs_exist_ok=True)
+    return made.directory, made.manage(*commands[-1])
+
+
 class Service:
     """The processes of one deployment, with their settings, logs and ports."""
 
@@ -59,6 +75,20 @@ class Service:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def install(self, *commands: tuple[str, ...]) -> str:
+        """Make the SQLite database and run these management commands, before anything runs; what the last one printed.
+
+        They are not run for each service: it gets a copy of what they have made.
+        """
+        assert "DATABASE_URL" not in self.env
+        made, printed = installation(*commands)
+        shutil.copytree(made, self.directory, dirs_exist_ok=True)
+        return printed
+
+    def install_with_key(self) -> str:
+        """Install it with a key that may do everything, as often as it likes; the key."""
+        return self.install(("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate")).strip()
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         """Start a process under a name; its output goes into a log of that name."""
@@ -123,8 +153,7 @@ def over_terminal(
         service: Any = Service(directory, **settings)
         undo.callback(service.kill)
         service.port = free_port()
-        service.manage("migrate", "--verbosity", "0")
-        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+        service.key = service.install_with_key()
         if scaled:
             service.start("worker", *worker)
             service.start("beat", "-m", "celery", "-A", "argus", "beat")

@@ -137,8 +137,7 @@ class Pool(Service):
             terminal.start()
         addresses = [f"{name}={terminal.address}" for name, terminal in self.terminals.items()]
         self.env |= {"REDIS_URL": self.redis.url, "ARGUS_TERMINALS": ",".join(addresses)}
-        self.manage("migrate", "--verbosity", "0")
-        self.key = self.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+        self.key = self.install_with_key()
         self.start("web", "manage.py", "serve", "--port", str(self.port))
         self.start("beat", "-m", "celery", "-A", "argus", "beat")
         for name in NAMES:

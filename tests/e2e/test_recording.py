@@ -25,7 +25,7 @@ def session(data_dir: Path) -> Path:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     made = Service(tmp_path, ARGUS_SOURCE="replay", ARGUS_RECORD="true")
-    made.manage("migrate", "--verbosity", "0")
+    made.install()
     yield made
     made.close()
 

@@ -33,8 +33,7 @@ def service(tmp_path: Path, terminals: dict[str, EmulatedTerminal]) -> Iterator[
     service = Service(tmp_path, ARGUS_SOURCE_TIMEOUT="3", ARGUS_STALE_AFTER="20", **child_environment())
     service.port = free_port()
     try:
-        service.manage("migrate", "--verbosity", "0")
-        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+        service.key = service.install_with_key()
         options = [word for name in NAMES for word in ("--terminal", f"{name}={terminals[name].address}")]
         service.start("web", "manage.py", "up", "--port", str(service.port), "--source", "qmt", *options)
         service.ready(service.port, "web")

@@ -121,8 +121,7 @@ def pair(tmp_path: Path) -> Iterator[Any]:
     service = Service(tmp_path, REDIS_URL=redis_server.url, **settings)
     service.port = free_port()
     try:
-        service.manage("migrate", "--verbosity", "0")
-        service.key = service.manage("create_key", "all", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+        service.key = service.install_with_key()
         for name in WORK:
             start_worker(service, name)
         service.start("beat", "-m", "celery", "-A", "argus", "beat")

@@ -76,8 +76,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
     redis_server.start()
     service = Several(directory, REDIS_URL=redis_server.url, ARGUS_POOLS=str(directory / "pools.toml"))
     declare(service)
-    service.manage("migrate", "--verbosity", "0")
-    service.key = service.manage("create_key", "test", "--plan", "unlimited", "--scopes", "read", "operate").strip()
+    service.key = service.install_with_key()
     yield service
     redis_server.stop()
 

@@ -17,8 +17,7 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_and_ends_with_a_goodbye(server: str, number: signal.Signals, tmp_path: Path) -> None:
     service = Service(tmp_path)
-    service.manage("migrate", "--verbosity", "0")
-    found = KEY.search(service.manage("create_key", "test"))
+    found = KEY.search(service.install(("create_key", "test")))
     assert found
     port = free_port()
     try:
@@ -35,7 +34,7 @@ def test_it_serves_and_ends_with_a_goodbye(server: str, number: signal.Signals, 
 
 def test_two_web_processes_run_side_by_side(tmp_path: Path) -> None:
     service = Service(tmp_path, ARGUS_LOG_FILE="true")
-    service.manage("migrate", "--verbosity", "0")
+    service.install()
     ports = [free_port(), free_port()]
     try:
         for port in ports:

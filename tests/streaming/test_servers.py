@@ -42,8 +42,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     settings = {"ARGUS_SEND_TIMEOUT": "1", "ARGUS_AUTH_TIMEOUT": "2", "ARGUS_HEARTBEAT_INTERVAL": "0.5"}
     settings["ARGUS_CONNECTIONS_PER_ADDRESS"] = str(PLACES)
     service = Service(tmp_path_factory.mktemp(request.param), **settings)
-    service.manage("migrate", "-v0")
-    key = service.manage("create_key", "test").strip().splitlines()[-1]
+    key = service.install(("create_key", "test")).split()[-1]
     port = free_port()
     service.start(request.param, *COMMANDS[request.param], str(port))
     try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,13 +16,20 @@ from tests.sources.conformance import CaseContext, SourceCase
 TIMEOUT = 30.0
 
 
-@contextmanager
-def _case(modes: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[SourceCase]:
-    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for name, value in child_environment().items():
-        monkeypatch.setenv(name, value)
-    with EmulatedTerminal() as terminal:
-        terminal.set_mode(**modes)
+def _context(**modes: Any) -> CaseContext:
+    """A terminal in these modes: started once a module, and its market begins anew with every test."""
+    terminal = EmulatedTerminal()
+    terminal.set_mode(**modes)
+
+    @contextmanager
+    def context(request: pytest.FixtureRequest) -> Iterator[SourceCase]:
+        monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        for name, value in child_environment().items():
+            monkeypatch.setenv(name, value)
+        if not terminal.runs:
+            terminal.start()
+            request.node.getparent(pytest.Module).addfinalizer(terminal.kill)
+        terminal.go_to(0)
         yield SourceCase(
             name="qmt",
             make=lambda: QmtSource(name="main", address=terminal.address, timeout=TIMEOUT),
@@ -32,11 +38,6 @@ def _case(modes: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Sou
             periods=tuple(Period),
             trades=("600000.SH", "000001.SZ"),
         )
-
-
-def _context(**modes: Any) -> CaseContext:
-    def context(request: pytest.FixtureRequest) -> AbstractContextManager[SourceCase]:
-        return partial(_case, modes)(request)
 
     return context
 
