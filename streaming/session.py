@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct, UnsetType
 
+from argus.access.check import require_data_types
 from argus.access.principal import Principal
 from argus.errors import (
     ALREADY_AUTHENTICATED,
@@ -296,10 +297,17 @@ class Session:
         assert self.principal is not None
         rejected: list[Rejected] = []
         for name, item in saved.items():
+            allowed = [data_type for data_type in item.data_types if data_type in self.principal.limits.data_types]
+            try:
+                require_data_types(self.principal, item.data_types)
+            except ArgusError as error:
+                rejected.append(_rejected(name, error))
+                if not allowed:
+                    continue
             action = Subscribe(
                 subscription=name,
                 symbols=item.symbols,
-                data_types=item.data_types,
+                data_types=allowed,
                 update_frequency=item.update_frequency,
                 filters=item.filters,
                 ack=item.ack,
@@ -310,8 +318,7 @@ class Session:
                 if error.problem is NOT_READY:
                     self.book = {}
                     raise
-                problem = error.problem
-                rejected.append(Rejected(symbol=name, code=problem.code, name=problem.name, reason=error.message))
+                rejected.append(_rejected(name, error))
             else:
                 self.book = change.book
                 rejected += change.rejected
@@ -351,6 +358,10 @@ def _positions(action: Positioned) -> dict[str, Position]:
     elif not isinstance(action.feed, UnsetType):
         raise ArgusError(INVALID_ARGUMENT, "A feed needs its epoch and seq.", parameter="epoch")
     return positions
+
+
+def _rejected(subscription: str, error: ArgusError) -> Rejected:
+    return Rejected(symbol=subscription, code=error.problem.code, name=error.problem.name, reason=error.message)
 
 
 def _session(token: str) -> dict[str, Any]:

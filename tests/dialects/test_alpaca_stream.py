@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,10 +21,14 @@ from websockets.exceptions import ConnectionClosed
 
 from argus.access.models import APIKey
 from argus.access.services import revoke_keys
+from argus.config import config
+from argus.errors import EVENT_OVERFLOW
 from marketdata import universe
 from marketdata.types import DataType, Period, Side, Trade
 from marketdata.universe import Universe
 from streaming.dialects.alpaca import CHANNELS
+from streaming.dialects.alpaca_errors import MESSAGES
+from tests.dialects.overflow import overflow
 from tests.dialects.test_alpaca_session import bar, status, subscription
 from tests.streaming.server import Server, new_key, quote, until
 
@@ -315,3 +319,109 @@ async def test_a_binary_message_is_understood_whatever_the_handshake_said(server
         assert await one.receive() == subscription(trades=[MOUTAI])
         await one.ws.send(b"\xc1")
         assert (await one.receive())["code"] == 400
+
+
+# Alpaca's codes, each as it comes about
+
+
+async def asked(server: Server, key: str, *messages: str | bytes, path: str = PATH, **options: Any) -> dict[str, Any]:
+    """The first error that follows, where a header has shown a key."""
+    async with connect(server.url + path, additional_headers={"APCA-API-SECRET-KEY": key}, proxy=None, **options) as ws:
+        for message in messages:
+            await ws.send(message)
+        return await error(ws)
+
+
+async def error(ws: ClientConnection) -> dict[str, Any]:
+    """The next error."""
+    while True:
+        for message in json.loads(await asyncio.wait_for(ws.recv(), 10)):
+            if message["T"] == "error":
+                return dict(message)
+
+
+def subscribing(**channels: list[str]) -> str:
+    return json.dumps({"action": "subscribe", **channels})
+
+
+async def without_a_key(server: Server, key: str) -> dict[str, Any]:
+    async with text(server) as one:
+        return await one.ask("subscribe", quotes=[MOUTAI])
+
+
+async def without_a_word(server: Server, key: str) -> dict[str, Any]:
+    async with text(server) as one:
+        return await one.receive()
+
+
+async def with_too_many_symbols(server: Server, key: str) -> dict[str, Any]:
+    _, small = await new_key(symbols=1)
+    return await asked(server, small, subscribing(quotes=[MOUTAI, PUFA]))
+
+
+async def with_too_many_connections(server: Server, key: str) -> dict[str, Any]:
+    _, single = await new_key(connections=1)
+    async with text(server, **{"APCA-API-SECRET-KEY": single}) as one:
+        assert await one.receive() == AUTHENTICATED
+        return await asked(server, single)
+
+
+async def without_the_data_type(server: Server, key: str) -> dict[str, Any]:
+    _, small = await new_key(data_types=("quote",))
+    return await asked(server, small, subscribing(trades=[MOUTAI]))
+
+
+async def with_too_many_requests(server: Server, key: str) -> dict[str, Any]:
+    _, small = await new_key(requests=1)
+    return await asked(server, small, subscribing(quotes=[MOUTAI]), subscribing(quotes=[PUFA]))
+
+
+async def that_does_not_read(server: Server, key: str) -> dict[str, Any]:
+    """It is owed more events than are kept."""
+    headers = {"APCA-API-SECRET-KEY": key}
+    async with connect(server.url + PATH, additional_headers=headers, proxy=None, max_size=None, max_queue=1) as ws:
+        await ws.send(subscribing(trades=[MOUTAI]))
+        await overflow(server, MOUTAI)
+        told = await error(ws)
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(ws.recv(), 10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == EVENT_OVERFLOW.close
+        return told
+
+
+CODES: list[tuple[int, str, Callable[[Server, str], Awaitable[dict[str, Any]]]]] = [
+    (400, "broken", lambda server, key: asked(server, key, "{")),
+    (400, "unknown action", lambda server, key: asked(server, key, '{"action":"fly"}')),
+    (400, "no list", lambda server, key: asked(server, key, '{"action":"subscribe","quotes":7}')),
+    (400, "unknown symbol", lambda server, key: asked(server, key, subscribing(quotes=["999999.SH"]))),
+    (400, "subprotocol", lambda server, key: asked(server, key, subprotocols=["argus.v1.json"])),
+    (401, "no key", without_a_key),
+    (402, "no good key", lambda server, key: asked(server, "argus_abcd1234_" + "x" * 43)),
+    (402, "key in the address", lambda server, key: asked(server, key, path=f"{PATH}?key={key}")),
+    (402, "no good ticket", lambda server, key: asked(server, "", path=f"{PATH}?ticket=nonsense")),
+    (403, "a second key", lambda server, key: asked(server, key, json.dumps({"action": "auth", "key": "a", "secret": key}))),
+    (404, "no word", without_a_word),
+    (405, "symbols", with_too_many_symbols),
+    (406, "connections", with_too_many_connections),
+    (407, "slow", that_does_not_read),
+    (409, "data type", without_the_data_type),
+    (409, "feed", lambda server, key: asked(server, key, path="/compat/alpaca/v2/boats")),
+    (410, "channel", lambda server, key: asked(server, key, subscribing(lulds=["*"]))),
+    (500, "requests", with_too_many_requests),
+]
+
+
+@pytest.mark.parametrize(("code", "why", "bring_about"), CODES, ids=[f"{code} {why}" for code, why, _ in CODES])
+async def test_every_code_of_alpaca_s_comes_over_the_wire(
+    server: Server, key: str, monkeypatch: pytest.MonkeyPatch, code: int, why: str, bring_about: Callable[..., Any]
+) -> None:
+    if bring_about is without_a_word:
+        monkeypatch.setitem(config.__dict__, "auth_timeout", 0.2)
+    refused = await bring_about(server, key)
+    assert (refused["code"], refused["msg"]) == (code, MESSAGES[code]), refused
+    assert refused["detail"]
+
+
+def test_there_is_a_way_to_every_code() -> None:
+    assert {code for code, _, _ in CODES} == set(MESSAGES)

@@ -20,10 +20,12 @@ from websockets.exceptions import ConnectionClosedError
 from argus.access.models import APIKey
 from argus.access.services import revoke_keys
 from argus.config import config
+from argus.errors import EVENT_OVERFLOW
 from marketdata import universe
 from marketdata.types import DataType, Trade
 from marketdata.universe import Universe
 from streaming import runtime
+from tests.dialects.overflow import overflow
 from tests.dialects.test_massive_session import minute
 from tests.streaming.server import Server, new_key, quote, until
 
@@ -208,6 +210,21 @@ async def test_no_key_in_time_is_auth_timeout(server: Server, patience: None) ->
     async with raw(server) as connection:
         await statuses(connection)
         assert (await statuses(connection))[0][0] == "auth_timeout"
+
+
+async def test_who_is_owed_too_many_events_is_a_slow_consumer(server: Server, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with raw(server, additional_headers=headers, max_size=None, max_queue=1) as connection:
+        await connection.send(json.dumps({"action": "subscribe", "params": f"T.{MOUTAI}"}))
+        await overflow(server, MOUTAI)
+        message: list[dict[str, Any]] = []
+        while not message or message[0]["ev"] == "T" or message[0]["status"] in ("connected", "auth_success", "success"):
+            message = json.loads(await asyncio.wait_for(connection.recv(), 10))
+        assert [item["status"] for item in message] == ["slow_consumer"]
+        with pytest.raises(ConnectionClosedError) as closed:
+            await asyncio.wait_for(connection.recv(), 10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == EVENT_OVERFLOW.close
 
 
 async def test_a_message_that_is_too_big_closes(server: Server, key: str) -> None:

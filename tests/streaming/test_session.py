@@ -17,7 +17,7 @@ from streaming.filters import Filter, QuoteField
 from streaming.protocol import Position
 from streaming.selection import Frequency, Selection
 from streaming.session import MAX_REFUSED, Authenticate, Close, Cover, Effect, Reply, Restore, Session
-from streaming.subscriptions import MAX_NAMED, MAX_REJECTED, MAX_SUBSCRIPTIONS, MAX_SYMBOLS_PER_MESSAGE
+from streaming.subscriptions import MAX_NAMED, MAX_REJECTED, MAX_SUBSCRIPTIONS, MAX_SYMBOLS_PER_MESSAGE, saved
 from tests.streaming.principals import principal
 
 NOW = 1_700_000_000_000
@@ -536,3 +536,16 @@ def test_errors_are_in_english_whatever_the_language_of_the_thread() -> None:
     with override("zh-hans"):
         answer = Client(symbols=1).ask("subscribe", symbols=["*"])
     assert answer["message"].isascii()
+
+
+def test_who_comes_back_to_a_smaller_plan_has_what_it_still_allows() -> None:
+    """As if the connection had lasted; what is lost is named."""
+    book = Client()
+    book.ask("subscribe", symbols=["600000.SH"], data_types=["quote", "orderbook"])
+    book.ask("subscribe", subscription="book", symbols=["600519.SH"], data_types=["orderbook"])
+    kept = saved(book.session.book, {}, {}, {}, frozenset(DataType))
+    client = Client(data_types=("quote",))
+    rejected = client.session.restore(kept)
+    assert [(item.symbol, item.name) for item in rejected] == [(name, "data_type_not_allowed") for name in ("main", "book")]
+    client.take([client.session.cover()])
+    assert client.covered == {"main": selection("600000.SH")}

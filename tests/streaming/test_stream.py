@@ -19,7 +19,8 @@ from argus.access.models import APIKey, Plan
 from argus.access.services import revoke_keys
 from argus.config import config
 from marketdata.latest import store
-from streaming import tickets
+from marketdata.types import Quote
+from streaming import runtime, tickets
 from tests.streaming.server import SYMBOLS, Client, Server, client, new_key, quote, subscriber, until
 
 A, B, C = SYMBOLS[:3]
@@ -336,6 +337,68 @@ async def test_a_filter_is_changed_and_taken_away_while_data_flows(server: Serve
         assert sorted(prices(await one.receive("data"))) == [(A, 10.5), (B, 20.5)]
         await server.feed.publish(quote(B, price=21.0))
         assert prices(await one.receive("data")) == [(B, 21.0)]
+
+
+async def test_a_frequency_is_changed_while_data_flows_and_nothing_is_lost_or_sent_twice(server: Server, key: str) -> None:
+    """Merged to the newest in between."""
+    got: list[tuple[str, float]] = []
+    snapshots = 0
+
+    async def read(one: Client, *, type: str = "data") -> dict[str, Any]:
+        """The next message of a type; all data on the way is noted."""
+        nonlocal snapshots
+        while True:
+            message = await one.receive()
+            if message["type"] == "data":
+                got.extend((item["symbol"], item["price"]) for item in message["data"])
+                snapshots += message.get("snapshot", False)
+            if message["type"] == type:
+                return message
+
+    async def publish(*quotes: Quote) -> None:
+        await server.feed.publish(*quotes)
+        current = runtime.current()
+        assert current is not None
+        await until(lambda: current.hub.position("main")[1] == server.feed.seq, "the message to be sent")
+
+    async def change(one: Client, frequency: str) -> None:
+        await one.send("update", update_frequency=frequency)
+        state = (await read(one, type="updated"))["subscriptions"]
+        assert {name: (item["count"], item["update_frequency"]) for name, item in state.items()} == {"main": (2, frequency)}
+        (connection,) = server.connections.values()
+        assert [view.frequency for view in connection.views] == [frequency]
+
+    async with subscriber(server, key, A, B) as one:
+        await publish(quote(A, price=1.0), quote(B, price=1.0))
+        await publish(quote(A, price=2.0))
+        await change(one, "1s")
+        await publish(quote(A, price=3.0))
+        while (A, 3.0) not in got:
+            await read(one)
+        assert got == [(A, 1.0), (B, 1.0), (A, 2.0), (A, 3.0)]
+        ticked, before = time.monotonic(), len(got)
+        for price in range(4, 24):
+            await publish(quote(A, price=float(price)))
+        while (A, 23.0) not in got:
+            await read(one)
+        merged = [price for _, price in got[before:]]
+        # One for each tick that there can have been.
+        assert len(merged) <= time.monotonic() - ticked + 1
+        assert merged == sorted(merged)
+        before = len(got)
+        await publish(quote(A, price=24.0), quote(B, price=24.0))
+        await publish(quote(A, price=25.0))
+        await change(one, "realtime")
+        await publish(quote(A, price=26.0))
+        await publish(quote(A, price=27.0), quote(B, price=27.0))
+        while (B, 27.0) not in got:
+            await read(one)
+        # A tick may have come after the first of the two messages.
+        after = [item for item in got[before:] if item != (A, 24.0)]
+        assert sorted(after[:-3]) == [(A, 25.0), (B, 24.0)]
+        assert after[-3:] == [(A, 26.0), (A, 27.0), (B, 27.0)]
+        assert snapshots == 0
+        assert len(got) == len(set(got))
 
 
 async def test_a_new_member_of_a_group_is_received_without_asking(server: Server, key: str) -> None:
