@@ -24,7 +24,7 @@ _SECRET_NAMES = (
     r"session[_-]?id|session[_-]?key|secret[_-]?key|client[_-]?secret|access[_-]?token|refresh[_-]?token|"
     r"password\d?|passwd|passphrase|pwd|secret|token|ticket|signature|credentials?"
 )
-_SECRET_FIELD = re.compile(rf"(?:.*[._-])?(?:{_SECRET_NAMES})|key|digest", re.IGNORECASE)
+_SECRET_FIELD = re.compile(rf"(?:.*[._-])?(?:{_SECRET_NAMES})|key|session|digest", re.IGNORECASE)
 _PERSONAL_FIELD = re.compile(
     r"(?:client|remote|peer|source_ip|user)?_?(?:ip|addr|address|host)|client|peer|x[_-](?:forwarded[_-]for|real[_-]ip)|forwarded|"
     r"e?mail|email_address|user_?name|(?:first|last|full)_name|phone|mobile|user_?agent|referr?er",
@@ -39,7 +39,7 @@ _USERINFO = re.compile(
 _BEARER = re.compile(r"\b(Bearer|bearer|BEARER|Basic)(?:\s+|%20|\+)[A-Za-z0-9._~+/=-]{6,}")
 # name: value, name=value, "name": "value", (b'name', b'value'): quoted values to their quote ...
 _NAMED_QUOTED = re.compile(
-    rf"(?P<name>\b[\w.-]*?(?:{_SECRET_NAMES}|\bkey)\\*[\"']?\s*(?:[:=,]|=>)\s*b?)(?P<quote>\\*[\"'])(?P<value>.*?)(?P=quote)",
+    rf"(?P<name>\b[\w.-]*?(?:{_SECRET_NAMES}|\b(?:key|session))\\*[\"']?\s*(?:[:=,]|=>)\s*b?)(?P<quote>\\*[\"'])(?P<value>.*?)(?P=quote)",
     re.IGNORECASE | re.DOTALL,
 )
 # ... a header's value to the end of its line, any other to the next separator.
@@ -49,7 +49,7 @@ _NAMED_HEADER = re.compile(
 _NAMED_BARE = re.compile(
     rf"(?P<name>\b[\w.-]*?(?:{_SECRET_NAMES})\s*(?:=|:|%3D)\s*)(?![\"'\[\\])[^\s&,;'\"\])}}]+", re.IGNORECASE
 )
-_QUERY_KEY = re.compile(r"(?P<name>[?&;]key(?:=|%3D))[^\s&;'\"]*", re.IGNORECASE)
+_QUERY_KEY = re.compile(r"(?P<name>[?&;](?:key|session)(?:=|%3D))[^\s&;'\"]*", re.IGNORECASE)
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)(?::\d{1,5})?")
 _IPV6 = re.compile(r"(?<![\w:.])\[?(?=[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:)[0-9A-Fa-f:.]{2,45}(?:%\w+)?(?:\]:\d{1,5}|\])?(?![\w:])")

@@ -116,12 +116,12 @@ if config.redis_url:
     }
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10_000}}}
-    # 300 entries, the default, would let a burst of stream tickets evict a feed's snapshot.
+    # 300 entries, the default, would let a burst of stream tickets evict a feed's snapshot; each connection has one, its session.
     CACHES = {
         "default": {
             "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
             "LOCATION": "argus",
-            "OPTIONS": {"MAX_ENTRIES": 10_000},
+            "OPTIONS": {"MAX_ENTRIES": 100_000},
         }
     }
 

@@ -78,7 +78,10 @@ class Announcer:
             lists: Lists = {what: None if names is None else sorted(names) for what, names in wanted.items()}
             cache.set(_lists_key(slot), _encode(lists), 2 * TTL)
             self._said = wanted
-            return self._put(_encode(slot))
+            taken = self._put(_encode(slot))
+            # A cache in this process lets go of nothing by itself. A feed that has just seen the slot of before looks again.
+            cache.delete(_lists_key(Slot(self.process, generation, self._revision - 1)))
+            return taken
         except redis.RedisError as error:
             log.warning("demand_not_announced", error=type(error).__name__)
             return False

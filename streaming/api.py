@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from argus import requestid
 from argus.access import check
 from argus.errors import INVALID_ARGUMENT, NOT_AUTHENTICATED, NOT_FOUND, ArgusError
-from marketdata.journal import journal
+from marketdata.journal import UNKNOWN_EPOCH, Reading, journal
 from marketdata.latest import store
 from streaming import tickets
 
@@ -94,7 +94,10 @@ class StreamGap(APIView):
         first = _position(request, "from")
         known = store.feeds[feed]
         last = _position(request, "to") if "to" in request.query_params else (known.epoch, known.seq)
-        found = journal().read(feed, (first[0], first[1] - 1), last)
+        if first[0] > last[0]:
+            found = Reading([], complete=False, reason=UNKNOWN_EPOCH)
+        else:
+            found = journal().read(feed, (first[0], first[1] - 1), last)
         events = Counter({kind.value: 0 for entry in found.entries for kind in entry.events})
         for entry in found.entries:
             for kind, (symbols, _fragments) in entry.events.items():

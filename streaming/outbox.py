@@ -120,7 +120,9 @@ class Outbox:
 
     def miss(self, frame: Frame) -> bool:
         """A data frame had no room; False where its events are too many."""
-        if self._missed is None and not self._owed and not self._snapshot:
+        first = self._missed is None and not self._owed and not self._snapshot
+        # Behind others its events are counted now: who merges it later can tell nobody that they are too many.
+        if first and (frame.events is None or not self._events):
             self._missed = frame
             return True
         return self.merge() and self._owe_frame(frame)

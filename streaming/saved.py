@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Mapping
 
 import msgspec
 import redis
@@ -68,10 +69,17 @@ def new_token() -> str:
 
 
 async def load(token: str) -> Record | None:
-    """The session of a token; None where it has ended or never was. Raises ``TimeoutError`` or the cache's own error."""
+    """The session of a token; None where it has ended or never was, or where a process of another version has written it in its
+    own way. Raises ``TimeoutError`` or the cache's own error."""
     async with asyncio.timeout(DEADLINE):
         data = await asyncio.to_thread(cache.get, _name(token))
-    return None if data is None else _decode(data)
+    if data is None:
+        return None
+    try:
+        return _decode(data)
+    except msgspec.MsgspecError as error:
+        log.warning("session_not_read", error=type(error).__name__)
+        return None
 
 
 class Keeper:
@@ -81,6 +89,8 @@ class Keeper:
         self._open: dict[str, Record] = {}
         self._changed: dict[str, tuple[Record, int]] = {}
         """Token -> what is to be written, and for how many seconds."""
+        self._ended: deque[tuple[float, str]] = deque()
+        """When (monotonic) a session is over, and its token."""
         self._renewed = time.monotonic()
 
     def keep(self, token: str, record: Record) -> None:
@@ -92,9 +102,10 @@ class Keeper:
         """Its connection has ended."""
         if (record := self._open.pop(token, None)) is not None:
             self._changed[token] = (record, HELD)
+            self._ended.append((time.monotonic() + HELD, token))
 
     async def run(self) -> None:
-        """Write until cancelled; then leave all of them to be taken up elsewhere."""
+        """Write until cancelled; then leave all of them to be taken up elsewhere. After a failure it may be run again."""
         try:
             while True:
                 await asyncio.sleep(LOOK)
@@ -102,28 +113,37 @@ class Keeper:
                     self._renewed = time.monotonic()
                     self._changed = {token: (record, OPEN) for token, record in self._open.items()} | self._changed
                 await self._write()
-        finally:
+        except asyncio.CancelledError:
             for token in list(self._open):
                 self.end(token)
             await self._write()
+            raise
 
     async def _write(self) -> None:
-        if not self._changed:
+        now, over = time.monotonic(), list[str]()
+        while self._ended and self._ended[0][0] < now - LOOK:
+            over.append(self._ended.popleft()[1])
+        if not self._changed and not over:
             return
         work, self._changed = self._changed, {}
         try:
             async with asyncio.timeout(DEADLINE):
-                await asyncio.to_thread(_write, work)
-        except (TimeoutError, redis.RedisError) as error:
-            log.warning("sessions_not_written", sessions=len(work), error=type(error).__name__)
+                await asyncio.to_thread(_write, work, over)
+        except BaseException as error:
             self._changed = work | self._changed
+            if not isinstance(error, TimeoutError | redis.RedisError):
+                raise
+            log.warning("sessions_not_written", sessions=len(work), error=type(error).__name__)
 
 
-def _write(work: Mapping[str, tuple[Record, int]]) -> None:
+def _write(work: Mapping[str, tuple[Record, int]], over: Collection[str]) -> None:
     for seconds in (OPEN, HELD):
         chosen = {_name(token): _encode(record) for token, (record, kept) in work.items() if kept == seconds}
         if chosen:
             cache.set_many(chosen, seconds)
+    if over:
+        # A cache in this process lets go of nothing by itself.
+        cache.delete_many(map(_name, over))
 
 
 def _name(token: str) -> str:

@@ -43,6 +43,16 @@ def test_a_feed_hears_what_all_processes_want_together() -> None:
     assert feed.wanted == {M1: names("B", "C"), D1: None}
 
 
+def test_what_a_process_wanted_before_is_not_kept() -> None:
+    one = Announcer()
+    for number in range(3):
+        one.announce({M1: names(str(number))})
+    lists = [cache.get(f"demand:{one.process}:{revision}") is not None for revision in range(1, 4)]
+    assert lists == [False, False, True]
+    one.announce({M1: names("2")})
+    assert Demand().look() == {M1: names("2")}
+
+
 def test_only_what_a_process_has_not_had_is_news() -> None:
     feed, one = Demand(), Announcer()
     one.announce({M1: names("A")})

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -23,7 +24,7 @@ from argus.errors import ADDRESS_LIMIT, BUSY, ArgusError
 from marketdata import universe
 from marketdata.universe import Universe
 from streaming import door, overload, runtime, saved
-from streaming.metrics import Counters
+from streaming.metrics import Counters, collector
 from streaming.overload import Level, Load
 from streaming.relief import Relief
 from streaming.session import MAX_REFUSED
@@ -379,19 +380,69 @@ async def test_those_who_are_sent_away_come_back_at_different_times(load: Callab
         assert counters().shed == 10
 
 
-async def test_each_step_is_in_the_metrics(load: Callable[[Load], None], server: Server) -> None:
-    load(Load(0.25, overload.LATE, 0.0))
-    await until(at_level(Level.SHED_LOW), "the last level")
-    async with client(server, await key_on(priority=0)) as one:
-        await one.closed()
-    text = generate_latest().decode()
-    for line in (
-        'argus_stream_refusals_total{name="overloaded"} ',
-        "argus_stream_overload ",
-        "argus_stream_busy ",
-        "argus_stream_late ",
-        "argus_stream_admitted_total ",
-        "argus_stream_shed_total ",
-        "argus_stream_lagged_total ",
-    ):
-        assert f"\n{line}" in text
+def metrics(*names: str, of: str = "") -> list[float]:
+    """What those who watch a process are told of its stream."""
+    found = {}
+    for family in text_string_to_metric_families(generate_latest().decode()):
+        found |= {(sample.name, sample.labels.get("name", "")): sample.value for sample in family.samples}
+    return [found.get((f"argus_stream_{name}", of), 0.0) for name in names]
+
+
+async def test_each_step_is_in_the_metrics(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """From calm to shedding and back: each step shows in its own metrics, and only once it is taken."""
+    keys = {priority: await key_on(priority=priority) for priority in (0, 1, 2)}
+    target, high = Level.CALM, Load(0.75, overload.LATE, 0.0)
+    between, low = Load(0.625, 0.75 * overload.LATE, 0.0), Load(0.125, 0.0, 0.0)
+
+    def measure(relief: Relief, now: float, due: float) -> Load:
+        return between if relief.level is target else high if relief.level < target else low
+
+    # Hubs of earlier tests may still be there.
+    monkeypatch.setattr(collector, "_sources", {counters()})
+    monkeypatch.setattr(Relief, "measure", measure)
+    for name, value in {"RISE": 0.0, "FALL": 0.0, "RELAPSE": -1.0}.items():
+        monkeypatch.setattr(overload, name, value)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {name: await stack.enter_async_context(subscriber(server, text, A)) for name, text in keys.items()}
+
+        async def step(level: Level) -> list[int]:
+            """Take all steps up or down to this one, and publish ten messages there; how many each client has received."""
+            nonlocal target
+            target, (before,) = level, metrics("frames_total")
+            await until(lambda: metrics("overload", "busy") == [level, between.busy], f"level {level}")
+            await publish(server, 10)
+            last, received = server.feed.seq, []
+            for one in clients.values():
+                received.append(1)
+                while (await one.receive("data"))["seq"] < last:
+                    received[-1] += 1
+            assert metrics("frames_total") == [before + sum(received)]
+            return received
+
+        assert await step(Level.CALM) == [10, 10, 10]
+        assert metrics("lagged_total", "shed_total") == [0, 0]
+        low_priority, *others = await step(Level.MERGE_LOW)
+        assert low_priority < 10 and others == [10, 10]
+        assert metrics("lagged_total", "shed_total") == [10, 0]
+        *merged, spared = await step(Level.MERGE_NORMAL)
+        assert max(merged) < 10 and spared == 10
+        assert metrics("lagged_total", "shed_total") == [20, 0]
+        assert metrics("refusals_total", of="overloaded") == [0]
+
+        target = Level.SHED_LOW
+        monkeypatch.setattr(Relief, "measure", lambda *_: high)
+        assert await clients.pop(0).closed() == 4008
+        await until(lambda: metrics("connections") == [2], "it to be gone")
+        assert metrics("overload", "shed_total", "late", "busy") == [Level.SHED_LOW, 1, high.late, high.busy]
+        for refused in (1, 2):
+            async with client(server, keys[0]) as one:
+                assert await one.closed() == 4008
+            assert metrics("refusals_total", of="overloaded") == [refused]
+        async with client(server, keys[1]) as one:
+            assert (await one.receive())["type"] == "connected"
+        assert metrics("admitted_total") == [6]
+
+        monkeypatch.setattr(Relief, "measure", measure)
+        lagged = metrics("lagged_total")
+        assert await step(Level.CALM) == [10, 10]
+        assert metrics("lagged_total", "shed_total") == [*lagged, 1]
