@@ -95,7 +95,7 @@ def add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source", choices=("simulated", "replay", "qmt"), help="where the quotes come from (default: simulated)"
     )
-    parser.add_argument("--record", action="store_const", const=True, help="record every quote that passes (docs/recordings.md)")
+    parser.add_argument("--record", action="store_const", const=True, help="record what passes (docs/recordings.md)")
     qmt = parser.add_argument_group("with --source qmt")
     qmt.add_argument(
         "--terminal",

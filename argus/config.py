@@ -97,7 +97,7 @@ class Config(BaseSettings):
     fetch_timeout: float = Field(
         30.0, gt=0, le=600, description="Seconds that an answer may wait for a terminal to fetch bars that are not here yet."
     )
-    record: bool = Field(False, description="Record every quote that passes, a Parquet file set per day.")
+    record: bool = Field(False, description="Record every quote and trade that passes, a Parquet file set per day.")
     record_days: int = Field(30, ge=1, description="Days of recordings that are kept; older ones are deleted.")
     replays: int = Field(20, ge=0, description="Replays to single clients that a web process plays at a time.")
 

@@ -425,25 +425,24 @@ class Publisher:
         batch = self._batch(fragments, canary=canary, bars=numbered, term=term, told=events.numbered(told, tail))
         # What the journal has is published: it is there for whoever misses the message.
         if kept := self._write(batch):
-            self._note_told(told, len(owed))
+            self._note_told(batch, told, len(owed))
         self._send(self.feed, encode(batch))
         if not kept:
-            self._note_told(told, len(owed))
+            self._note_told(batch, told, len(owed))
         self.ledger.sent((self._token, self.seq), fragments)
         self._heard_at = time.monotonic()
         if bars:
             for period, (names, _) in numbered.items():
                 metrics.BARS_PUBLISHED.labels(self.feed, period, "forming").inc(len(names))
             self._owed_bars = {}
-        if self._record is not None and fragments:
-            at = self.clock() or time.time_ns() // 1_000_000
-            self._record(Message(at, self._token, self.seq, batch.symbols, batch.fragments))
+        if fragments:
+            self._keep(batch, DataType.QUOTE, batch.symbols, batch.fragments)
 
     def _write(self, batch: Batch) -> bool:
         """Put a message into the journal. Whether it is kept."""
         return self._journal.append(self.feed, Entry(batch.epoch, batch.seq, batch.events, batch.term))
 
-    def _note_told(self, told: list[Event], owed: int) -> None:
+    def _note_told(self, batch: Batch, told: list[Event], owed: int) -> None:
         """Events are published, the last ``owed`` of them such as were pending."""
         if not told:
             return
@@ -453,6 +452,14 @@ class Publisher:
             metrics.EVENTS_PUBLISHED.labels(self.feed, data_type).inc(count)
             if data_type in KLINES:
                 metrics.BARS_PUBLISHED.labels(self.feed, KLINES[data_type], "closed").inc(count)
+        if trades := batch.events.get(DataType.TRADE):
+            self._keep(batch, DataType.TRADE, *trades)
+
+    def _keep(self, batch: Batch, data_type: DataType, symbols: list[str], fragments: list[bytes]) -> None:
+        """Hand what a message said of a data type, and is published, to the recorder."""
+        if self._record is not None:
+            at = batch.clock or batch.published
+            self._record(Message(at, batch.epoch, batch.seq, symbols, fragments, data_type))
 
     def _batch(
         self,

@@ -32,8 +32,8 @@ from marketdata.history.query import read_time
 from marketdata.latest import LatestStore
 from marketdata.publish import feed_names
 from marketdata.recordings.archive import DamagedRecording, RecordingArchive
-from marketdata.recordings.columns import Message
-from marketdata.recordings.reader import before, play, symbols_of
+from marketdata.recordings.columns import TRADES, Message
+from marketdata.recordings.reader import before, play, play_all, symbols_of
 from marketdata.reference.days import calendar_of
 from marketdata.statuses import Statuses
 from marketdata.types import KLINES, DataType, Period, Quote
@@ -139,10 +139,10 @@ class Replay:
         if state is not None:
             self._statuses.take(_bodies(state))
             self._receive(state._replace(at=self._asked.start), {}, {})
-        recorded = play(self._archive, self._asked.start)
+        recorded = play_all(self._archive, self._asked.start)
         self._origin, shift, last = time.monotonic(), self._asked.start, self._asked.start
         while chunk := await asyncio.to_thread(_some, recorded):
-            for message in chunk:
+            for message, trades in chunk:
                 if message.at - last > SKIPPED_PAUSE:
                     shift += message.at - last
                 last = message.at
@@ -151,8 +151,8 @@ class Replay:
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
                 while connection.behind_since is not None:
                     await asyncio.sleep(TICK)
-                bars, events = await self._bars(message)
-                self._receive(message, bars, events | self._status(message))
+                bars, closed = await self._bars(message)
+                self._receive(message, bars, self._status(message) | trades | closed)
                 # Unpaced messages come without a pause: the transports and the other clients must get their turn.
                 await asyncio.sleep(0)
         connection.say(Finished(time=last))
@@ -205,7 +205,7 @@ class Replay:
         )
 
 
-def _some(recorded: Iterator[Message]) -> list[Message]:
+def _some(recorded: Iterator[tuple[Message, Events]]) -> list[tuple[Message, Events]]:
     return list(islice(recorded, CHUNK))
 
 
@@ -291,11 +291,11 @@ async def begin(connection: Connection, what: Asked) -> Replay:
 
 def _look(archive: RecordingArchive, start: int) -> frozenset[str]:
     """The symbols of a moment's day. Raises NO_RECORDING, which says what there is instead."""
-    day = day_of(start)
-    parts = archive.parts(day)
-    if not any(part.last >= start for part in parts):
-        days = ", ".join(str(other) for other in archive.days()[-5:])
+    day, archives = day_of(start), (archive, archive.of(TRADES))
+    if not any(part.last >= start for one in archives for part in one.parts(day)):
+        found = {other for one in archives for other in one.days()}
+        days = ", ".join(map(str, sorted(found)[-5:]))
         there = f"there is something of {days}" if days else "nothing has been recorded yet (ARGUS_RECORD)"
         moment = f"{datetime.fromtimestamp(start / 1000, SHANGHAI):%Y-%m-%dT%H:%M:%S}"
         raise ArgusError(NO_RECORDING, f"Nothing was recorded at {moment} or later that day; {there}.", parameter="replay")
-    return symbols_of(archive, day)
+    return frozenset[str]().union(*(symbols_of(one, day) for one in archives))

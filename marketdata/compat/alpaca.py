@@ -18,7 +18,7 @@ from marketdata.compat.fragments import Book, read_bar, read_book, read_status, 
 from marketdata.periods import hours_of
 from marketdata.series import Series
 from marketdata.symbols import market_of
-from marketdata.types import Adjust, LimitState, Period, Quote, Side, TradingStatus
+from marketdata.types import Adjust, LimitState, Period, Quote, Side, Trade, TradingStatus
 
 FEEDS: Final = ("sip", "iex")
 """Feeds that a client may name; both mean all that Argus has. Alpaca's others are of other markets or late on purpose."""
@@ -121,13 +121,18 @@ def quote_message(fragment: bytes) -> dict[str, Any] | None:
     return told
 
 
+def trade(one: Trade) -> dict[str, Any]:
+    """A trade. ``tks``, who took the liquidity (B, S), is of Alpaca's crypto stream."""
+    market = market_of(one.symbol)
+    taker = {} if one.side is None else {"tks": "B" if one.side is Side.BUY else "S"}
+    told = {"i": one.index, "x": market, "p": one.price, "s": one.volume, "c": []}
+    return {**told, "t": moment(one.time), "z": market, **taker}
+
+
 def trade_message(fragment: bytes) -> dict[str, Any]:
-    """The ``t`` message of a trade's JSON object. ``tks``, who took the liquidity (B, S), is of Alpaca's crypto stream."""
-    trade = read_trade(fragment)
-    market = market_of(trade.symbol)
-    told = {"T": "t", "S": trade.symbol, "i": trade.index, "x": market, "p": trade.price, "s": trade.volume, "c": []}
-    taker = {} if trade.side is None else {"tks": "B" if trade.side is Side.BUY else "S"}
-    return {**told, "t": moment(trade.time), "z": market, **taker}
+    """The ``t`` message of a trade's JSON object."""
+    one = read_trade(fragment)
+    return {"T": "t", "S": one.symbol, **trade(one)}
 
 
 def bar_message(fragment: bytes) -> dict[str, Any] | None:

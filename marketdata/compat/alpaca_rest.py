@@ -28,9 +28,9 @@ from marketdata import market_time, universe
 from marketdata.api import cursor
 from marketdata.api.query import QUOTES, Query, allow_symbols, refuse_if_nothing, refuse_others, words_of
 from marketdata.calendar import day_of, midnight
-from marketdata.compat import alpaca, alpaca_quotes, bars
+from marketdata.compat import alpaca, alpaca_past, bars
 from marketdata.compat.alpaca_key import key_in
-from marketdata.compat.alpaca_quotes import Time
+from marketdata.compat.alpaca_past import Past, Time
 from marketdata.compat.begins import begins_of
 from marketdata.compat.fragments import Quote, read_quote
 from marketdata.compat.parameters import choice, limit, single
@@ -48,7 +48,7 @@ Token = TypeVar("Token")
 PREFIX: Final = "/compat/alpaca"
 LIMIT: Final = 1_000
 MAX_LIMIT: Final = 10_000
-"""Bars or quotes of a page, of all symbols together."""
+"""Bars, quotes or trades of a page, of all symbols together."""
 LONGEST_TOKEN: Final = 200
 SECONDS_SHOWN: Final = re.compile(r"(\.\d{6})\d+")
 """Alpaca's times may have nanoseconds; ours have milliseconds."""
@@ -89,7 +89,7 @@ class _Token(msgspec.Struct, frozen=True, array_like=True):
 
 
 _BARS_TOKEN: Final = msgspec.json.Decoder(_Token)
-_QUOTES_TOKEN: Final = msgspec.json.Decoder(alpaca_quotes.Place)
+_PAST_TOKEN: Final = msgspec.json.Decoder(alpaca_past.Place)
 
 
 async def _bars(asked: _Asked) -> Reply:
@@ -166,18 +166,28 @@ async def _latest_bars(asked: _Asked) -> Reply:
 
 
 async def _quotes(asked: _Asked) -> Reply:
+    return await _past(asked, alpaca_past.QUOTES)
+
+
+async def _trades(asked: _Asked) -> Reply:
+    return await _past(asked, alpaca_past.TRADES)
+
+
+async def _past(asked: _Asked, past: Past) -> Reply:
     _refuse_others(asked, RANGE)
-    require_data_types(asked.principal, QUOTES)
+    data_type = past.layout.data_type
+    require_data_types(asked.principal, (data_type,))
     if _newest_first(asked.query):
-        raise ArgusError(UNSUPPORTED, "Quotes come in the order in which they were published; leave sort out.", parameter="sort")
+        detail = f"{data_type.capitalize()}s come in the order in which they were published; leave sort out."
+        raise ArgusError(UNSUPPORTED, detail, parameter="sort")
     rows = limit(asked.query, LIMIT, MAX_LIMIT)
-    begin = _read_token(asked.query, _QUOTES_TOKEN)
+    begin = _read_token(asked.query, _PAST_TOKEN)
     first, last = _range(asked.query, market_time.now())
     symbols = _resolved(asked)
 
     def work(seconds: float) -> Reply:
-        found, token = alpaca_quotes.page(symbols, first, last, limit=rows, begin=begin, deadline_seconds=seconds)
-        return _page(asked, "quotes", found, token, ())
+        found, token = alpaca_past.page(past, symbols, first, last, limit=rows, begin=begin, deadline_seconds=seconds)
+        return _page(asked, f"{data_type}s", found, token, ())
 
     return await beside(work, config.fetch_timeout)
 
@@ -186,10 +196,6 @@ async def _latest_quotes(asked: _Asked) -> Reply:
     _refuse_others(asked, EVERYWHERE)
     found = {quote.symbol: told for quote in _newest(asked) if (told := alpaca.last_quote(quote))}
     return _latest(asked, "quote", found, ())
-
-
-async def _trades(asked: _Asked) -> Reply:
-    raise ArgusError(UNSUPPORTED, "Argus keeps no history of single trades; ask for bars, or take trades from the stream.")
 
 
 async def _latest_trades(asked: _Asked) -> Reply:

@@ -1,1 +1,1 @@
-"""A day's quotes on disk: recorded as they pass, read again as messages."""
+"""A day's quotes and trades on disk: recorded as they pass, read again as messages."""

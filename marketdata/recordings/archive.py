@@ -2,7 +2,9 @@
 
 ``recordings/<market>/<YYYY-MM-DD>/<first at>-<epoch>.parquet`` and, written after it, the same name with ``.json``: rows,
 first and last ``at``, size and SHA-256. A part without its checksum was not finished and is not read; one that differs from
-it is damaged: it is named in an error, never played.
+it is damaged: it is named in an error, never played. Those are quotes; trades lie in the same way in
+``recordings/<market>/trades/``, where there are any. A part that begins at the same ``at`` as the one before, as the market's
+clock stands, has a number after its epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import date
+from itertools import count
 from operator import attrgetter
 from typing import Any, Final
 
@@ -20,14 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from marketdata.recordings.columns import SCHEMA
+from marketdata.recordings.columns import QUOTES, Layout
 
 FOLDER: Final = "recordings"
 JOINED: Final = "-joined.parquet"
 NEVER: Final = (1 << 62) - 1
 
 
-class Part(msgspec.Struct, frozen=True, order=True):
+class Part(msgspec.Struct, frozen=True):
     """A finished part of a day. ``first`` and ``last`` are the ``at`` of its first and last row (ms)."""
 
     first: int
@@ -41,6 +44,12 @@ class Part(msgspec.Struct, frozen=True, order=True):
     def epoch(self) -> int:
         """The publisher's term of office."""
         return int(self.name.removesuffix(".parquet").split("-")[1])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands among the parts of its epoch."""
+        number = self.name.removesuffix(".parquet").split("-")[-1]
+        return self.first, int(number) if self.name.count("-") > 1 and not self.joined else 0
 
     @property
     def joined(self) -> bool:
@@ -61,11 +70,17 @@ class PartGone(DamagedRecording):
 
 
 class RecordingArchive:
-    """The recordings of one market under a path or an fsspec URL."""
+    """The recordings of one market's quotes, or of another data type, under a path or an fsspec URL."""
 
-    def __init__(self, url: str, market: str) -> None:
+    def __init__(self, url: str, market: str, layout: Layout = QUOTES) -> None:
+        self._url, self._market = url, market
         self._files, root = fsspec.core.url_to_fs(url)
-        self.root = f"{root.rstrip('/')}/{FOLDER}/{market}"
+        self.layout = layout
+        self.root = f"{root.rstrip('/')}/{FOLDER}/{market}/{layout.folder}".rstrip("/")
+
+    def of(self, layout: Layout) -> RecordingArchive:
+        """What was recorded of the market in another layout."""
+        return RecordingArchive(self._url, self._market, layout)
 
     def days(self) -> tuple[date, ...]:
         """The days of which there is something, in order."""
@@ -82,7 +97,7 @@ class RecordingArchive:
         listed = self._notes(day)
         while True:
             try:
-                found = sorted(map(self._note, listed))
+                found = list(map(self._note, listed))
                 break
             except PartGone:
                 again = self._notes(day)
@@ -90,18 +105,19 @@ class RecordingArchive:
                     raise
                 listed = again
         whole = [part for part in found if part.joined]
+        found.sort(key=attrgetter("place"))
         return tuple(part for part in found if part.joined or not any(part.within(other) for other in whole))
 
     def sequence(self, day: date) -> tuple[tuple[Part, int], ...]:
         """The parts of a day as they are played: term after term, each with the last ``at`` (ms) that counts of it.
 
         What a publisher says after another has taken over is dropped live, too; so is what was recorded of a day that a
-        simulated market then went through once more.
+        simulated market then went through once more. A term begins with its quotes.
         """
-        parts = sorted(self.parts(day), key=attrgetter("epoch", "first"))
+        parts = sorted(self.parts(day), key=attrgetter("epoch", "place"))
         first: dict[int, int] = {}
-        for part in parts:
-            first.setdefault(part.epoch, part.first)
+        for part in (*parts, *(() if self.layout is QUOTES else self.of(QUOTES).parts(day))):
+            first[part.epoch] = min(part.first, first.get(part.epoch, NEVER))
         untils = {epoch: min((at for other, at in first.items() if other > epoch), default=NEVER) for epoch in first}
         return tuple((part, untils[part.epoch]) for part in parts if part.first <= untils[part.epoch])
 
@@ -110,13 +126,14 @@ class RecordingArchive:
         return self._write(day, epoch, rows.column("at")[0].as_py(), [rows], joined=joined)
 
     def _write(self, day: date, epoch: int, first: int, groups: Iterable[pa.Table], *, joined: bool) -> Part:
-        folder, name = self._folder(day), f"{first}-{epoch}{JOINED if joined else '.parquet'}"
+        folder = self._folder(day)
         self._files.makedirs(folder, exist_ok=True)
+        name = f"{first}-{epoch}{JOINED}" if joined else self._free(folder, f"{first}-{epoch}")
         rows, last = 0, first
         temporary = f"{folder}/{name}.partial"
         with self._files.open(temporary, "wb") as file:
             sink = _Hashed(file)
-            with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+            with pq.ParquetWriter(sink, self.layout.schema, compression="zstd", write_page_checksum=True) as writer:
                 for group in groups:
                     writer.write_table(group)
                     rows, last = rows + group.num_rows, group.column("at")[-1].as_py()
@@ -126,6 +143,11 @@ class RecordingArchive:
         self._files.pipe_file(f"{note}.partial", msgspec.json.encode(part))
         self._files.mv(f"{note}.partial", note)
         return part
+
+    def _free(self, folder: str, stem: str) -> str:
+        """The name of a part that no finished one has."""
+        names = (f"{stem}-{number}" if number else stem for number in count())
+        return next(f"{name}.parquet" for name in names if not self._files.exists(f"{folder}/{name}.json"))
 
     def read(self, day: date, part: Part, since: int = 0, until: int = NEVER) -> Iterator[pa.RecordBatch]:
         """A part's rows with ``at`` from ``since`` to ``until`` (ms), both included, some thousands at a time.
@@ -152,7 +174,7 @@ class RecordingArchive:
                     last = {name: row for row, name in enumerate(names) if name not in seen}
                     found.append(rows.take(sorted(last.values())))
                     seen.update(last)
-        return pa.concat_tables([SCHEMA.empty_table(), *reversed(found)])
+        return pa.concat_tables([self.layout.schema.empty_table(), *reversed(found)])
 
     @contextlib.contextmanager
     def _opened(self, day: date, part: Part, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
@@ -164,7 +186,7 @@ class RecordingArchive:
                     raise DamagedRecording(f"{path} is damaged: its SHA-256 is not the one that was written beside it")
                 data.seek(0)
                 file = pq.ParquetFile(data, page_checksum_verification=True)
-                if not file.schema_arrow.equals(SCHEMA, check_metadata=False):
+                if not file.schema_arrow.equals(self.layout.schema, check_metadata=False):
                     raise DamagedRecording(f"{path} has other columns than a recording")
                 yield file
         except FileNotFoundError as error:
@@ -173,7 +195,7 @@ class RecordingArchive:
             raise DamagedRecording(f"{path} cannot be read: {error}") from error
 
     def symbols(self, day: date, part: Part) -> frozenset[str]:
-        """Every symbol of which a part has a quote. Raises ``DamagedRecording``; reads little more than the names."""
+        """Every symbol of which a part has a row. Raises ``DamagedRecording``; reads little more than the names."""
         found: set[str] = set()
         with self._opened(day, part, whole=False) as file:
             for batch in file.iter_batches(columns=["symbol"]):

@@ -5,16 +5,20 @@ A day may be joined while it is read: what its parts held is then in others, in 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection, Iterator
 from datetime import date
+from itertools import groupby
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from marketdata.batch import Events
 from marketdata.calendar import day_of
 from marketdata.recordings.archive import Part, PartGone, RecordingArchive
-from marketdata.recordings.columns import Message, messages
+from marketdata.recordings.columns import TRADES, Layout, Message, messages
+from marketdata.types import DataType
 
 T = TypeVar("T")
 Parts = tuple[tuple[Part, int], ...]
@@ -29,6 +33,20 @@ def play(archive: RecordingArchive, start: int, symbols: Collection[str] | None 
     for day in archive.days():
         if day >= day_of(start):
             yield from _day(archive, day, start, symbols)
+
+
+def play_all(archive: RecordingArchive, start: int) -> Iterator[tuple[Message, Events]]:
+    """The same of quotes with the trades of each message. Those of trades alone have no quotes."""
+    parts = (play(one, start) for one in (archive, archive.of(TRADES)))
+    for _, said in groupby(heapq.merge(*parts, key=_place), _place):
+        first, *more = said
+        if first.data_type is not DataType.QUOTE:
+            first, more = first._replace(symbols=[], fragments=[], data_type=DataType.QUOTE), [first]
+        yield first, {one.data_type: (one.symbols, one.fragments) for one in more}
+
+
+def _place(message: Message) -> tuple[date, int, int]:
+    return day_of(message.at), message.epoch, message.seq
 
 
 def before(archive: RecordingArchive, start: int) -> Message | None:
@@ -50,7 +68,7 @@ def before(archive: RecordingArchive, start: int) -> Message | None:
 
 
 def symbols_of(archive: RecordingArchive, day: date) -> frozenset[str]:
-    """Every symbol of which a quote was recorded on a day. Raises ``DamagedRecording``."""
+    """Every symbol of which something was recorded on a day. Raises ``DamagedRecording``."""
     return _read(archive, day, lambda parts: frozenset[str]().union(*(archive.symbols(day, part) for part, _ in parts)))
 
 
@@ -79,7 +97,7 @@ def _day(archive: RecordingArchive, day: date, start: int, symbols: Collection[s
         try:
             for part, until in parts:
                 if part.last >= start:
-                    for message in _messages(archive.read(day, part, start, until), names):
+                    for message in _messages(archive.read(day, part, start, until), names, archive.layout):
                         if (message.epoch, message.seq) > played:
                             start, played = message.at, (message.epoch, message.seq)
                             yield message
@@ -88,11 +106,11 @@ def _day(archive: RecordingArchive, day: date, start: int, symbols: Collection[s
             parts = _anew(archive, day, parts, gone)
 
 
-def _messages(batches: Iterator[pa.RecordBatch], names: pa.Array | None) -> Iterator[Message]:
+def _messages(batches: Iterator[pa.RecordBatch], names: pa.Array | None, layout: Layout) -> Iterator[Message]:
     held: Message | None = None
     for batch in batches:
         chosen = batch if names is None else batch.filter(pc.is_in(batch.column("symbol").dictionary_decode(), names))
-        for message in messages(chosen):
+        for message in messages(chosen, layout):
             # A message may straddle two batches of rows.
             if held is not None and (held.epoch, held.seq) == (message.epoch, message.seq):
                 held.symbols.extend(message.symbols)

@@ -29,18 +29,21 @@ from alpaca.data.requests import (
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 
 from argus.config import config
-from marketdata import universe
+from marketdata import demand, universe
 from marketdata.calendar import midnight
 from marketdata.compat import alpaca
 from marketdata.compat.alpaca_key import key_among, key_in
 from marketdata.history.service import prepare
 from marketdata.latest import store
 from marketdata.recordings.archive import RecordingArchive
-from marketdata.recordings.columns import Message, table
-from marketdata.types import Period
+from marketdata.recordings.columns import TRADES, Message, table
+from marketdata.types import DataType, Period, Side, Trade
 from marketdata.universe import Universe
 from tests.api.conftest import batch, take
 from tests.history.conftest import Market
+from tests.recordings.session import record_session
+from tests.sources.replay.raw import SH_TRADES, excerpt
+from tests.sources.replay.test_trades import trades
 from tests.streaming.server import Server, new_key, quote
 
 PREFIX = "/compat/alpaca"
@@ -349,7 +352,88 @@ async def test_what_was_not_recorded_is_said_and_never_made_up(vendor: Vendor, r
     error = await vendor.refused("get_stock_quotes", StockQuotesRequest(**day))
     assert (error.status_code, error.code) == (404, 439)
     error = await vendor.refused("get_stock_trades", StockTradesRequest(**day))
-    assert (error.status_code, error.code) == (501, 437)
+    assert (error.status_code, error.code) == (404, 439)
+    assert "ARGUS_RECORD" in error.message
+
+
+async def test_trades_of_the_past_are_those_of_a_recorded_level_2_session(
+    vendor: Vendor, recorded: RecordingArchive, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demand, "LOOK", 0.0)
+    path, names = excerpt(data_dir, SH_TRADES, tmp_path, 400), ("605580.SH", "600536.SH")
+    await asyncio.to_thread(record_session, [path], recorded, frozenset(names), 800)
+    session = trades(path)
+    (untaken,) = session.keys() - set(names)
+    universe.set_current(Universe(symbols=tuple(session)))
+    day = {"start": at("2023-07-11"), "end": at("2023-07-11", 16)}
+    found = await vendor("get_stock_trades", StockTradesRequest(symbol_or_symbols=list(session), **day))
+    assert {symbol: len(rows) for symbol, rows in found.data.items()} == dict.fromkeys(names, 400)
+    for symbol, rows in found.data.items():
+        assert [(row.id, row.price, row.size, row.timestamp) for row in rows] == [
+            (one.index, one.price, one.volume, alpaca.moment(one.time)) for one in session[symbol]
+        ]
+        assert {(row.exchange, row.tape) for row in rows} == {("SH", "SH")}
+        assert all(row.conditions == [] for row in rows)
+    limited = await vendor("get_stock_trades", StockTradesRequest(symbol_or_symbols=names[0], **day, limit=7))
+    assert limited.data[names[0]] == found.data[names[0]][:7]
+    asked = StockTradesRequest(symbol_or_symbols=untaken, **day)
+    assert (await vendor.refused("get_stock_trades", asked)).code == 439, "nobody took these"
+
+
+def record_trades(archive: RecordingArchive, start: int, *names: str) -> None:
+    """Twenty messages, three seconds apart, each with a trade of each symbol."""
+    made = []
+    for seq in range(1, 21):
+        when, tail = start + 3000 * (seq - 1), b',"seq":%d}' % seq
+        found = [
+            Trade(symbol=name, time=when, index=seq, price=10.0, volume=100, side=Side.BUY if seq % 2 else None, source="qmt")
+            for name in names
+        ]
+        fragments = [msgspec.json.encode(one)[:-1] + tail for one in found]
+        made.append(Message(when, 1, seq, list(names), fragments, DataType.TRADE))
+    archive.of(TRADES).write(date(2026, 6, 26), 1, table(made, TRADES))
+
+
+async def test_trades_of_a_range_come_page_by_page(vendor: Vendor, recorded: RecordingArchive) -> None:
+    names = (PUFA, "000001.SZ")
+    record_trades(recorded, int(at("2026-06-26", 10).timestamp() * 1000), *names)
+    half = {"start": at("2026-06-26", 10) + timedelta(seconds=30), "end": at("2026-06-26", 10) + timedelta(seconds=45)}
+    found = await vendor("get_stock_trades", StockTradesRequest(symbol_or_symbols=list(names), **half))
+    assert {symbol: [row.id for row in rows] for symbol, rows in found.data.items()} == {name: [*range(11, 17)] for name in names}
+    merged: dict[str, list[Any]] = {}
+    token, pages = "", 0
+    while token is not None:
+        path = f"/v2/stocks/trades?symbols={','.join(names)}&start=2026-06-26&end=2026-06-26&limit=7&sort=asc"
+        page = (await vendor.get(path + (f"&page_token={token}" if token else ""))).json()
+        for symbol, rows in page["trades"].items():
+            merged.setdefault(symbol, []).extend(rows)
+        token, pages = page["next_page_token"], pages + 1
+    assert pages == 6
+    assert {symbol: [row["i"] for row in rows] for symbol, rows in merged.items()} == {name: [*range(1, 21)] for name in names}
+    one = (await vendor.get(f"/v2/stocks/{PUFA}/trades?start=2026-06-26&end=2026-06-26&limit=2")).json()
+    assert one["symbol"] == PUFA
+    assert one["next_page_token"] is not None
+    first = {"t": "2026-06-26T02:00:00Z", "x": "SH", "p": 10.0, "s": 100, "c": [], "i": 1, "z": "SH", "tks": "B"}
+    assert one["trades"][0] == first
+    assert "tks" not in one["trades"][1]
+
+
+async def test_no_trade_in_a_range_is_no_error_where_the_day_was_recorded(vendor: Vendor, recorded: RecordingArchive) -> None:
+    record_trades(recorded, int(at("2026-06-26", 10).timestamp() * 1000), PUFA)
+    range_ = "start=2026-06-26T12:00&end=2026-06-26T12:30"
+    quiet = (await vendor.get(f"/v2/stocks/{PUFA}/trades?{range_}")).json()
+    assert quiet == {"symbol": PUFA, "trades": [], "next_page_token": None}
+    untaken = await vendor.get(f"/v2/stocks/000001.SZ/trades?{range_}")
+    assert (untaken.status_code, untaken.json()["code"]) == (404, 439)
+    backwards = await vendor.get(f"/v2/stocks/{PUFA}/trades?{range_}&sort=desc")
+    assert (backwards.status_code, backwards.json()["code"]) == (501, 437)
+    assert "sort" in backwards.json()["message"]
+
+
+async def test_a_plan_without_trades_has_none_of_the_past(vendor: Vendor) -> None:
+    _, small = await new_key(data_types=("quote",))
+    answer = await vendor.get(f"/v2/stocks/{PUFA}/trades", **{"APCA-API-SECRET-KEY": small})
+    assert (answer.status_code, answer.json()["code"]) == (403, 404)
 
 
 REFUSED = (
@@ -386,7 +470,7 @@ async def test_what_cannot_be_answered_is_refused_in_alpaca_s_shape(vendor: Vend
 async def test_a_token_of_another_query_is_refused(vendor: Vendor) -> None:
     for token in BAD_TOKENS:
         text = base64.urlsafe_b64encode(json.dumps(token).encode()).decode()
-        for address in ("bars?timeframe=1Day&", "quotes?"):
+        for address in ("bars?timeframe=1Day&", "quotes?", "trades?"):
             answer = await vendor.get(f"/v2/stocks/{address}symbols={PUFA}&start=2026-06-26&page_token={text}")
             assert (answer.status_code, answer.json()["code"]) == (400, 436), (token, answer.text)
 

@@ -99,6 +99,7 @@ def test_no_page_names_a_path_of_somebodys_machine() -> None:
 def test_every_metric_that_a_page_names_is_exported() -> None:
     from prometheus_client import REGISTRY
 
+    from argus import broker as _broker
     from marketdata import metrics as _feeds
     from marketdata import reconcile as _bars
     from marketdata.cache import tiers as _cache
@@ -108,7 +109,7 @@ def test_every_metric_that_a_page_names_is_exported() -> None:
     from streaming import metrics as _stream
     from streaming import replays as _replays
 
-    assert _bars and _cache and _feeds and _history and _recordings and _replays and _stream and _terminals
+    assert _bars and _broker and _cache and _feeds and _history and _recordings and _replays and _stream and _terminals
     exported = {f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in REGISTRY.collect()}
     for path in DOCS.rglob("*.md"):
         named = set(re.findall(r"`(argus_[a-z_]+)`", path.read_text(encoding="utf-8")))

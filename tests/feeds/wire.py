@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from marketdata.batch import Batch, decode
 from marketdata.journal import UNAVAILABLE, Entry, Journal, Reading
 from marketdata.lease import Lease
@@ -9,6 +11,7 @@ from marketdata.ledger import Position
 from marketdata.listen import Heard
 from marketdata.publish import PublishError
 from marketdata.publisher import Publisher
+from marketdata.recordings.columns import Message
 
 
 class Wire:
@@ -55,7 +58,15 @@ class Unavailable:
         return Reading([], False, UNAVAILABLE)
 
 
-def publisher(wire: Wire, lease: Lease, owner: str = "a", *, hears: bool = True, journal: Journal | None = None) -> Publisher:
+def publisher(
+    wire: Wire,
+    lease: Lease,
+    owner: str = "a",
+    *,
+    hears: bool = True,
+    journal: Journal | None = None,
+    record: Callable[[Message], None] | None = None,
+) -> Publisher:
     """A publisher on a wire; one that does not hear is told nothing of what the wire took."""
     heard = Heard()
     if hears:
@@ -71,6 +82,7 @@ def publisher(wire: Wire, lease: Lease, owner: str = "a", *, hears: bool = True,
         load_snapshot=wire.load,
         heard=heard,
         journal=journal,
+        record=record,
     )
 
 

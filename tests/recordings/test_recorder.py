@@ -60,6 +60,18 @@ def test_a_clock_that_was_set_back_does_not_turn_the_recording_back(archive: Rec
     assert [item.at for item in play(archive, OPEN)] == [sent[0].at, sent[0].at, sent[2].at]
 
 
+def test_parts_of_a_clock_that_stands_are_all_kept(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than have one digit, and joined in order."""
+    monkeypatch.setattr(room, "PART_ROWS", 2)
+    sent = [message(seq, at=OPEN) for seq in range(1, 13)]
+    record(archive, sent)
+    assert len(archive.parts(DAY)) == 12
+    assert list(play(archive, OPEN)) == sent
+    archive.join(DAY)
+    assert len(archive.parts(DAY)) == 1
+    assert list(play(archive, OPEN)) == sent
+
+
 def test_a_disk_that_fails_costs_a_part_and_not_the_feed(archive: RecordingArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "PART_ROWS", 2)
     write, failures = archive.write, [OSError("no space left on device")]

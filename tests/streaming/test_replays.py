@@ -19,10 +19,10 @@ from argus.config import config
 from argus.errors import INVALID_ARGUMENT, ArgusError
 from marketdata.builder import BarBuilder
 from marketdata.recordings.archive import RecordingArchive
-from marketdata.recordings.columns import Message, table
+from marketdata.recordings.columns import TRADES, Message, table
 from marketdata.types import Period, Quote
 from streaming import replays
-from tests.recordings.made import DAY, OPEN, message
+from tests.recordings.made import DAY, OPEN, message, trades
 from tests.streaming.server import SYMBOLS, Client, Server, client, new_key, quote, subscriber, until
 
 RECORDED = [message(seq) for seq in range(1, 41)]
@@ -253,6 +253,34 @@ def test_times_are_beijings_unless_they_say_otherwise() -> None:
     assert replays.asked({"replay": ["2022-06-01T09:30"]}) == replays.Asked(OPEN, 1.0)
     assert replays.asked({"replay": ["2022-06-01T01:30:00Z"], "speed": ["20"]}) == replays.Asked(OPEN, 20.0)
     assert replays.asked({}) is None
+
+
+async def test_trades_that_were_recorded_are_told_again(server: Server, key: str, archive: RecordingArchive) -> None:
+    """Those of a message with quotes beside these, those of a message of trades alone with its own seq, none from before."""
+    sent = [trades(5), trades(30), trades(40), trades(41)]
+    archive.of(TRADES).write(DAY, 3, table(sent, TRADES))
+    async with client(server, key, path=f"/ws?replay={moment(RECORDED[20].at)}&speed=0") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"], data_types=["trade", "quote"])
+        frames = await play(one)
+    found = [(frame["epoch"], frame["seq"], row) for frame in frames for row in frame["data"]]
+    assert [(epoch, seq, row) for epoch, seq, row in found if row["type"] == "trade"] == [
+        (3, item.seq, row) for item in sent[1:] for row in rows([item], "600000.SH")
+    ]
+    assert [row for _, _, row in found if row["type"] == "quote"] == rows(RECORDED[19:], "600000.SH")
+
+
+async def test_a_day_of_trades_alone_is_played(server: Server, key: str, archive: RecordingArchive) -> None:
+    alone = [trades(seq, at=OPEN + 86_400_000 + seq) for seq in (1, 2)]
+    archive.of(TRADES).write(DAY + timedelta(days=1), 3, table(alone, TRADES))
+    async with client(server, key, path=f"/ws?replay={moment(OPEN + 86_400_000)}&speed=0") as one:
+        await one.receive("connected")
+        await one.ask("subscribe", symbols=["600000.SH"], data_types=["trade"])
+        assert [row for frame in await play(one) for row in frame["data"]] == rows(alone, "600000.SH")
+    async with client(server, key, path=f"/ws?replay={moment(OPEN + 2 * 86_400_000)}") as one:
+        refused = await one.receive("error")
+    assert refused["name"] == "no_recording"
+    assert "2022-06-02" in refused["message"]
 
 
 def day_of_minutes(archive: RecordingArchive) -> list[Message]:
