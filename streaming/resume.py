@@ -132,8 +132,7 @@ class Return:
     def _covers_some(self, feed: str) -> bool:
         # One that nobody has brought here yet may be of any feed.
         feed_of = self._hub.store.feed_of
-        views = [*self._connection.views, *(item.view for item in self._connection.acknowledged.values() if item.view)]
-        covered = [symbols.names for view in views for symbols in view.coverage.values()]
+        covered = [symbols.names for view in self._connection.views for symbols in view.coverage.values()]
         return any(names is None or any(feed_of.get(symbol, feed) == feed for symbol in names) for names in covered)
 
     def _covered(self, data_type: DataType) -> Symbols | None:

@@ -54,6 +54,7 @@ async def test_what_was_not_acknowledged_comes_on_the_next_connection(server: Se
     async with again(server, one.left) as (back, answer):
         (gap,) = [gap for gap in answer["gaps"] if gap.get("subscription")]
         assert (gap["subscription"], gap["from"]["seq"], gap["filled"]) == ("mine", 2, True)
+        assert answer["recovered"], "nothing else is covered, so nothing else can be missing"
         assert indices(await back.read(3)) == [2, 3, 4]
         assert [message["redelivered"] for message in back.messages] == [True] * 3
         await source.tell(happened=[trade(A, 5)])
