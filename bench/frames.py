@@ -23,6 +23,8 @@ SHORT = 1000
 """Bytes below which a message that cannot be read here is not one with 50 quotes, however it is compressed."""
 AT_ONCE = 50
 """Handshakes under way."""
+PATIENCE = 30.0
+"""Seconds that a sweep may take to reach everybody."""
 QUIET = 0.5
 """Seconds without a byte after which all has come."""
 
@@ -126,7 +128,8 @@ class Listener(asyncio.Protocol):
 
     def _take(self, first: int, begin: bytes, length: int) -> None:
         if first == 0x89:
-            self.transport.write(b"\x8a\x80" + MASKED)
+            # A pong says what the ping said, which is short.
+            self.transport.write(bytes((0x8A, 0x80 | length)) + MASKED + begin[:length])
         elif first == 0x81 and begin.startswith(b'{"type":"'):
             kind = begin[9:].split(b'"')[0].decode()
             self._counts.add("heartbeat" if kind.startswith("heartb") else kind, length, self._number)
@@ -165,7 +168,11 @@ async def sweep(sweeps: Sweeps, counts: Counts, connections: int) -> float:
     blob = sweeps.next_blob()
     start = time.perf_counter()
     await sweeps.send(blob)
-    await asyncio.wait_for(counts.complete.wait(), 60)
+    try:
+        await asyncio.wait_for(counts.complete.wait(), PATIENCE)
+    except TimeoutError:
+        missing = counts.wanted - counts.messages["data"]
+        sys.exit(f"bench: {missing} of {connections} connections were not sent the sweep; {counts.closed} were closed")
     return (time.perf_counter() - start) * 1000
 
 

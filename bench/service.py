@@ -37,7 +37,7 @@ def free_port() -> int:
 def start(command: list[str], env: dict[str, str], core: int, log: Path, **options: Any) -> subprocess.Popen[str]:
     """Start a process on a processor, its messages into a file."""
     with log.open("a") as file:
-        process = subprocess.Popen(command, env=env, cwd=ROOT, stderr=file, text=True, **options)
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stderr=file, text=True, **{"stdout": file, **options})
     pin(core, process.pid)
     return process
 
@@ -90,7 +90,7 @@ class Service:
         """A fresh web process, up and answering; at another port, or another server, where given."""
         port = port or self.port
         command = command or [sys.executable, "manage.py", "serve", "--port", str(port), "--server", self.server_name]
-        process = start(command, self.env, SERVER_CORE, self.directory / "web.log", stdout=subprocess.DEVNULL)
+        process = start(command, self.env, SERVER_CORE, self.directory / "web.log")
         try:
             deadline = time.monotonic() + 60
             while True:
