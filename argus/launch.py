@@ -197,8 +197,10 @@ def main(arguments: Sequence[str]) -> int:
         setup.run()
     if command == "test":
         os.chdir(ROOT)
-        # One worker per processor; a module's tests stay together, for the servers that they share.
+        # One worker more than there are processors, as whole services wait about as long as they compute; a module's tests stay
+        # together, for the servers that they share.
+        workers = str((os.cpu_count() or 1) + 1)
         # A test that hangs ends the run after eleven minutes; one that is to take longer does so on purpose.
         patience = ["-o", "faulthandler_timeout=3000"] if "--soak" in rest else []
-        return hand_over(["-m", "pytest", "-n", "logical", "--dist", "loadscope", "--no-loadscope-reorder", *patience, *rest])
+        return hand_over(["-m", "pytest", "-n", workers, "--dist", "loadscope", "--no-loadscope-reorder", *patience, *rest])
     return hand_over([str(ROOT / "manage.py"), *((command, *rest) if command == "up" else rest)])
