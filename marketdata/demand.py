@@ -72,15 +72,16 @@ class Announcer:
             if not wanted:
                 self._withdraw()
                 return True
-            if wanted != self._said:
-                self._revision += 1
+            changed = wanted != self._said
+            self._revision += changed
             slot = Slot(self.process, generation, self._revision)
             lists: Lists = {what: None if names is None else sorted(names) for what, names in wanted.items()}
             cache.set(_lists_key(slot), _encode(lists), 2 * TTL)
             self._said = wanted
             taken = self._put(_encode(slot))
-            # A cache in this process lets go of nothing by itself. A feed that has just seen the slot of before looks again.
-            cache.delete(_lists_key(Slot(self.process, generation, self._revision - 1)))
+            if changed:
+                # A cache in this process lets go of nothing by itself. A feed that has just seen the slot of before looks again.
+                cache.delete(_lists_key(Slot(self.process, generation, self._revision - 1)))
             return taken
         except redis.RedisError as error:
             log.warning("demand_not_announced", error=type(error).__name__)
